@@ -1,0 +1,99 @@
+"""Qwen3-VL family in this process: batched generation and Yes/No margins with transformers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import tiny_model
+from .policies import Conversation, Reply
+from .processing import VISION_TOKENS, IndusProcessor, images_of, render
+from .protocol import BRANCH, MARGIN_PREFIX
+
+
+class LocalPolicy:
+    """A loaded model. `batch`: conversations per forward pass (memory), never a change of result beyond rounding."""
+
+    def __init__(self, model: Any, processor: IndusProcessor, *, name: str = "local", batch: int = 64):
+        self.name, self.batch = name, batch
+        self.model, self.processor = model, processor
+        tokenizer = processor.tokenizer
+        self._suppress = tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))  # an image cannot be spoken
+        self._verdict = [tokenizer.encode(w, add_special_tokens=False)[0] for w in ("Yes", "No")]
+        self._location, self._answer = (tokenizer.encode(w, add_special_tokens=False) for w in BRANCH)
+        pairs = zip(self._location, self._answer, strict=False)
+        self._parting = next(i for i, (a, b) in enumerate(pairs) if a != b)  # 0 where a tag is one token
+
+    @classmethod
+    def from_path(cls, path: Path | str, *, name: str = "", batch: int = 64, **options: Any) -> LocalPolicy:
+        """Open a local folder or hub name; options as for `tiny_model.load`."""
+        model, processor = tiny_model.load(path, **options)
+        return cls(model, processor, name=name or Path(path).name, batch=batch)
+
+    def encode(self, conversations: Sequence[Conversation], *, prompt: bool) -> dict[str, torch.Tensor]:
+        """Left-padded model inputs of a batch, on the model's device and in its dtype."""
+        texts = [render(self.processor, c, prompt=prompt) for c in conversations]
+        images = [images_of(c) for c in conversations]
+        inputs = self.processor(text=texts, images=images, padding=True, return_tensors="pt").to(self.model.device)
+        inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
+        return inputs
+
+    def reply(
+        self, conversations: Sequence[Conversation], *, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> list[Reply]:
+        """See `Policy.reply`."""
+        with torch.random.fork_rng(enabled=temperature > 0):
+            if temperature > 0:
+                torch.manual_seed(seed)
+            return [r for chunk in self._chunks(conversations) for r in self._reply(chunk, max_new_tokens, temperature)]
+
+    @torch.no_grad()
+    def _reply(self, conversations: Sequence[Conversation], max_new_tokens: int, temperature: float) -> list[Reply]:
+        start = time.perf_counter()
+        inputs = self.encode(conversations, prompt=True)
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature > 0 else {}
+        output = self.model.generate(
+            **inputs, max_new_tokens=max_new_tokens, suppress_tokens=self._suppress, **(sampling or {"do_sample": False})
+        )
+        width = inputs["input_ids"].shape[1]
+        seconds = (time.perf_counter() - start) / len(conversations)
+        lengths = inputs["attention_mask"].sum(1).tolist()
+        return [self._decode(row, n, seconds) for row, n in zip(output[:, width:].tolist(), lengths, strict=True)]
+
+    def _decode(self, row: list[int], prompt_tokens: int, seconds: float) -> Reply:
+        end = self.processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+        stop = row.index(end) if end in row else len(row)
+        ids = tuple(row[: stop + 1])
+        text = self.processor.tokenizer.decode(row[:stop], skip_special_tokens=False)
+        return Reply(text, prompt_tokens, len(ids), seconds, ids, truncated=end not in row)
+
+    @torch.no_grad()
+    def margins(self, conversations: Sequence[Conversation]) -> list[float | None]:
+        """See `Policy.margins`. One forward pass over "... </think><answer>": the branch into `<location>` or
+        `<answer>` is read where the two tags part, Yes against No after the second."""
+        values: list[float | None] = []
+        for chunk in self._chunks(conversations):
+            inputs = self.encode([_append(c, MARGIN_PREFIX) for c in chunk], prompt=False)
+            logits = self.model(**inputs, logits_to_keep=len(self._answer) + 1).logits.float()
+            values += self._margin(logits.log_softmax(-1)).tolist()
+        return values
+
+    def _margin(self, log_p: torch.Tensor) -> torch.Tensor:
+        """(B, tag tokens + 1, V) log-probabilities -> (B,) log p(Yes) - log p(No)."""
+        parts = self._parting
+        tag = sum(log_p[:, i, self._answer[i]] for i in range(parts, len(self._answer)))
+        yes = torch.logaddexp(log_p[:, parts, self._location[parts]], tag + log_p[:, -1, self._verdict[0]])
+        return yes - (tag + log_p[:, -1, self._verdict[1]])
+
+    def _chunks(self, conversations: Sequence[Conversation]) -> Iterator[Sequence[Conversation]]:
+        return (conversations[i : i + self.batch] for i in range(0, len(conversations), self.batch))
+
+
+def _append(conversation: Conversation, text: str) -> Conversation:
+    """The conversation with `text` added to its open assistant message."""
+    last = conversation[-1]
+    return [*conversation[:-1], {**last, "content": [*last["content"], {"type": "text", "text": text}]}]
