@@ -1,0 +1,289 @@
+"""Metrics over episodes of one data set, with intervals and paired tests (paper section 7).
+
+Conventions, all of them visible in the tables:
+
+- An answer that did not parse (`verdict is None`) is wrong: a missed anomaly or a false alarm. It is never dropped.
+- Balanced accuracy is pooled over a data set's categories (primary); category mean and raw accuracy stand beside it.
+- Several seeds: a metric is computed per seed and averaged; intervals resample samples (inside each class) and seeds.
+- Values are fractions 0..1, None where undefined (no sample of a class, no margins). Rounding belongs to the tables.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy.stats import binomtest
+
+from .episodes import Episode
+
+RESAMPLES = 2000
+Interval = tuple[float, float]
+Statistic = Callable[["Rates"], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """One data set's answers as arrays: n samples, S seeds.
+
+    Attributes:
+        ids: Sample ids, sorted, length n.
+        label: (n,) bool, True = anomalous.
+        correct: (S, n) bool; an unparsed answer is False.
+        unparsed: (S, n) bool.
+        category: (n,) str.
+        seeds: Seeds in ascending order, length S.
+        dataset: Data set key, "" when mixed.
+    """
+
+    ids: tuple[str, ...]
+    label: np.ndarray
+    correct: np.ndarray
+    unparsed: np.ndarray
+    category: np.ndarray
+    seeds: tuple[int, ...]
+    dataset: str = ""
+
+    @property
+    def n_anomalous(self) -> int:
+        """Anomalous samples, each counted once however many seeds."""
+        return int(self.label.sum())
+
+    @property
+    def n_normal(self) -> int:
+        """Normal samples, each counted once however many seeds."""
+        return int((~self.label).sum())
+
+    @property
+    def n_unparsed(self) -> int:
+        """Answers that did not parse, summed over seeds."""
+        return int(self.unparsed.sum())
+
+
+def outcomes(episodes: Sequence[Episode]) -> Outcomes:
+    """Arrays of `episodes`: the same samples under one or several seeds.
+
+    Raises:
+        ValueError: no episodes, an unknown label, one sample twice under a seed, or seeds over different samples.
+    """
+    by_seed: dict[int, dict[str, Episode]] = {}
+    for episode in episodes:
+        key = f"{episode.dataset}:{episode.sample_id}"
+        if episode.label is None:
+            raise ValueError(f"{key} has no label: metrics need labelled samples; leave it out or label it")
+        if key in by_seed.setdefault(episode.seed, {}):
+            raise ValueError(f"{key} occurs twice under seed {episode.seed}: pass each inspection once")
+        by_seed[episode.seed][key] = episode
+    if not by_seed:
+        raise ValueError("no episodes: nothing to measure")
+    return _stack(by_seed)
+
+
+def _stack(by_seed: dict[int, dict[str, Episode]]) -> Outcomes:
+    seeds = sorted(by_seed)
+    keys = sorted(by_seed[seeds[0]])
+    for seed in seeds[1:]:
+        odd = set(keys) ^ set(by_seed[seed])
+        if odd:
+            raise ValueError(f"seeds {seeds[0]} and {seed} saw different samples, for instance {sorted(odd)[0]}")
+    grid = [[by_seed[seed][key] for key in keys] for seed in seeds]
+    names = {episode.dataset for episode in grid[0]}
+    return Outcomes(
+        ids=tuple(keys),
+        label=np.array([bool(e.label) for e in grid[0]]),
+        correct=np.array([[e.correct for e in line] for line in grid]),
+        unparsed=np.array([[e.verdict is None for e in line] for line in grid]),
+        category=np.array([e.category for e in grid[0]]),
+        seeds=tuple(seeds),
+        dataset=names.pop() if len(names) == 1 else "",
+    )
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Recall and specificity with the class sizes: all count-based metrics follow from these four.
+
+    Attributes:
+        recall, specificity: Arrays of one shape, usually (S,) or (resamples, S); NaN for an empty class.
+        n_anomalous, n_normal: Class sizes.
+    """
+
+    recall: np.ndarray
+    specificity: np.ndarray
+    n_anomalous: int
+    n_normal: int
+
+
+def recall(rates: Rates) -> np.ndarray:
+    """Share of anomalous samples called anomalous."""
+    return rates.recall
+
+
+def specificity(rates: Rates) -> np.ndarray:
+    """Share of normal samples called normal."""
+    return rates.specificity
+
+
+def balanced_accuracy(rates: Rates) -> np.ndarray:
+    """Mean of recall and specificity, pooled over categories: the paper's primary metric."""
+    return (rates.recall + rates.specificity) / 2
+
+
+def accuracy(rates: Rates) -> np.ndarray:
+    """Share of right answers, dominated by the larger class."""
+    right = np.nan_to_num(rates.recall) * rates.n_anomalous + np.nan_to_num(rates.specificity) * rates.n_normal
+    return right / (rates.n_anomalous + rates.n_normal)
+
+
+def f1(rates: Rates) -> np.ndarray:
+    """F1 of the anomalous class; a wrong normal is a false alarm, also when it did not parse."""
+    hits = rates.recall * rates.n_anomalous
+    alarms = np.nan_to_num(1 - rates.specificity) * rates.n_normal
+    return 2 * hits / (hits + alarms + rates.n_anomalous) if rates.n_anomalous else rates.recall
+
+
+METRICS: dict[str, Statistic] = {f.__name__: f for f in (balanced_accuracy, accuracy, recall, specificity, f1)}
+
+
+def rates(data: Outcomes) -> Rates:
+    """Recall and specificity per seed, each (S,)."""
+    weights = np.ones((1, len(data.label)), dtype=np.float32)
+    weighted = _weighted_rates(data, weights)
+    return Rates(weighted.recall[0], weighted.specificity[0], data.n_anomalous, data.n_normal)
+
+
+def _weighted_rates(data: Outcomes, weights: np.ndarray) -> Rates:
+    """Rates under sample weights (R, n) that sum to the class size in each class -> arrays (R, S)."""
+    right = data.correct.astype(np.float32).T  # (n, S); counts stay exact
+    hit = weights[:, data.label] @ right[data.label]
+    passed = weights[:, ~data.label] @ right[~data.label]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return Rates(
+            hit.astype(float) / np.float64(data.n_anomalous),
+            passed.astype(float) / np.float64(data.n_normal),
+            data.n_anomalous,
+            data.n_normal,
+        )
+
+
+def value(data: Outcomes, metric: str = "balanced_accuracy") -> float | None:
+    """Mean over seeds of one of `METRICS`; None when a class it needs is empty."""
+    result = float(METRICS[metric](rates(data)).mean())
+    return None if np.isnan(result) else result
+
+
+def category_mean(data: Outcomes) -> float | None:
+    """Mean over categories of their balanced accuracy (the variant some papers print); None if no category has both."""
+    values = []
+    for name in sorted(set(data.category.tolist())):
+        keep = data.category == name
+        part = Outcomes(
+            tuple(i for i, k in zip(data.ids, keep, strict=True) if k),
+            data.label[keep],
+            data.correct[:, keep],
+            data.unparsed[:, keep],
+            data.category[keep],
+            data.seeds,
+        )
+        values.append(value(part))
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
+
+
+# --- intervals ---------------------------------------------------------------------------------------------------
+
+
+def wilson(hits: int, n: int, confidence: float = 0.95) -> Interval | None:
+    """Wilson score interval of a proportion, None for n = 0."""
+    if n == 0:
+        return None
+    found = binomtest(hits, n).proportion_ci(confidence_level=confidence, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def sample_weights(data: Outcomes, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """Bootstrap counts (resamples, n), stratified by class; the stream depends on data set and seed, not call order."""
+    return _weights(data.dataset, data.label.tobytes(), resamples, seed)
+
+
+@lru_cache(maxsize=12)  # every row of a table resamples the same images
+def _weights(dataset: str, labels: bytes, resamples: int, seed: int) -> np.ndarray:
+    label = np.frombuffer(labels, dtype=bool)
+    rng = np.random.default_rng([seed, zlib.crc32(dataset.encode()), len(label)])
+    weights = np.zeros((resamples, len(label)), dtype=np.float32)  # counts: exact in float32
+    for mask in (label, ~label):
+        size = int(mask.sum())
+        if size:
+            weights[:, mask] = rng.multinomial(size, np.full(size, 1 / size), size=resamples)
+    weights.flags.writeable = False
+    return weights
+
+
+def seed_weights(n_seeds: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """Bootstrap weights over seeds (resamples, S), rows sum to 1. One draw serves all sets: a seed is one model."""
+    rng = np.random.default_rng([seed, n_seeds, 7])
+    return rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=resamples) / n_seeds
+
+
+def draws(data: Outcomes, metric: str = "balanced_accuracy", resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """Bootstrap distribution (resamples,) of a metric over samples (stratified by class) and seeds."""
+    per_seed = METRICS[metric](_weighted_rates(data, sample_weights(data, resamples, seed)))
+    return (per_seed * seed_weights(len(data.seeds), resamples, seed)).sum(axis=1)
+
+
+def percentile_interval(distribution: np.ndarray, confidence: float = 0.95) -> Interval | None:
+    """Central interval of a bootstrap distribution, None when it is undefined."""
+    if np.isnan(distribution).any():
+        return None
+    tail = (1 - confidence) / 2 * 100
+    low, high = np.percentile(distribution, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def interval(data: Outcomes, metric: str = "balanced_accuracy", resamples: int = RESAMPLES) -> Interval | None:
+    """95 % bootstrap interval of a metric."""
+    return percentile_interval(draws(data, metric, resamples))
+
+
+# --- paired comparisons ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`a` minus `b` on the same samples, as fractions, with its 95 % paired bootstrap interval."""
+
+    value: float
+    ci: Interval
+    draws: np.ndarray
+
+
+def _paired(a: Outcomes, b: Outcomes) -> None:
+    if a.ids != b.ids or (a.label != b.label).any():
+        odd = sorted(set(a.ids) ^ set(b.ids))
+        raise ValueError(f"not the same samples: a paired comparison needs them, first odd one: {odd[:1] or 'labels'}")
+
+
+def paired_difference(
+    a: Outcomes, b: Outcomes, metric: str = "balanced_accuracy", resamples: int = RESAMPLES
+) -> Difference:
+    """Difference of two rows under the same resampled images. Raises ValueError when the samples differ."""
+    _paired(a, b)
+    spread = draws(a, metric, resamples) - draws(b, metric, resamples)  # equal seeds of the generator = equal images
+    first, second = value(a, metric), value(b, metric)
+    bounds = percentile_interval(spread)
+    if first is None or second is None or bounds is None:
+        raise ValueError("a difference needs samples of both classes")
+    return Difference(first - second, bounds, spread)
+
+
+def mcnemar(a: Outcomes, b: Outcomes) -> tuple[int, int, float]:
+    """(only a right, only b right, exact two-sided p) of two single-seed rows on the same samples."""
+    _paired(a, b)
+    if len(a.seeds) != 1 or len(b.seeds) != 1:
+        raise ValueError("McNemar's test needs one seed per row; with several use paired_difference")
+    only_a, only_b = int((a.correct & ~b.correct).sum()), int((b.correct & ~a.correct).sum())
+    p = binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1.0
+    return only_a, only_b, float(p)
