@@ -20,6 +20,7 @@ PATH = Path(__file__).resolve().parents[1] / "data" / "taxonomy.yaml"
 _NEGATION = re.compile(
     r"\b(?:no|not|without|free of|neither|nor|never)(?:\s+(?:any|a|an|visible|obvious|sign|signs|of))*$"
 )
+_LISTING = frozenset({"or", "nor", ", or", ", nor", "or any", "or a"})
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,12 @@ class Taxonomy:
 
     def _mentions(self, plain: str) -> Iterator[tuple[str, str, int]]:
         """(node, wording, position) of each maximal known wording in normalised text."""
-        end = 0
+        end, negated = 0, False
         for match in _pattern(tuple(self.words)).finditer(plain):
-            clause = plain[end : match.start()].rsplit(",", 1)[-1]
-            if not _NEGATION.search(clause.rstrip()):
+            between = plain[end : match.start()].strip()
+            listed = negated and between in _LISTING  # "no crack or dent" denies both
+            negated = listed or bool(_NEGATION.search(between.rsplit(",", 1)[-1].rstrip()))
+            if not negated:
                 yield self.words[match.group(1)], match.group(1), match.start()
             end = match.end()
 
