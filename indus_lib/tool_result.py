@@ -1,0 +1,35 @@
+"""What every tool returns, and the one error a tool raises for an argument it cannot use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .samples import Box
+
+
+class ToolError(ValueError):
+    """An argument that no schema can rule out but that the tool cannot use; its text goes to the model."""
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """Outcome of one tool call.
+
+    Attributes:
+        ok: False when the call was invalid; `text` then says what was wrong and what is expected.
+        text: Short plain text for the observation.
+        images: uint8 H x W x 3 RGB arrays for the observation, possibly none.
+        regions: Where the tool looked or measured, relative units (0..1000).
+        ms: Wall time of the call in milliseconds.
+        details: JSON-serialisable numbers for figures and tests; never shown to the model.
+    """
+
+    ok: bool
+    text: str
+    images: list[np.ndarray] = field(default_factory=list)
+    regions: tuple[Box, ...] = ()
+    ms: float = 0.0
+    details: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,213 @@
+"""The four tools behind one door: published JSON schemas, validation of every model-made argument, dispatch.
+
+A tool is a pure function of (image, arguments), so an episode stores no images: `run` makes them again.
+Paper section 2: T = {crop, prior, enhance, measure}.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from . import priors
+from .tool_crop import crop
+from .tool_enhance import METHODS, enhance
+from .tool_measure import KINDS, MAX_POINTS, measure
+from .tool_result import ToolError, ToolResult
+
+__all__ = ["TOOLS", "ToolError", "ToolResult", "run", "schemas"]
+
+TOOLS: tuple[str, ...] = ("crop", "prior", "enhance", "measure")
+
+_UNIT = {"type": "number", "minimum": 0, "maximum": 1000}
+_BOX = {
+    "type": "array",
+    "items": _UNIT,
+    "minItems": 4,
+    "maxItems": 4,
+    "description": "[x1, y1, x2, y2] in 0..1000 of the image's width and height, x2 > x1, y2 > y1",
+}
+_POINT = {"type": "array", "items": _UNIT, "minItems": 2, "maxItems": 2}
+
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    "crop": {
+        "properties": {
+            "region": _BOX,
+            "refine": {"type": "boolean", "description": "false: exactly the asked region (default true)"},
+        },
+        "required": ["region"],
+    },
+    "prior": {
+        "properties": {
+            "query": {"type": "string", "maxLength": 300, "description": "what to know, e.g. a material or a part"},
+            "product": {"type": "string", "maxLength": 100, "description": "product name, if not the known one"},
+        },
+        "required": [],
+    },
+    "enhance": {
+        "properties": {"method": {"type": "string", "enum": list(METHODS)}, "region": _BOX},
+        "required": ["method"],
+    },
+    "measure": {
+        "properties": {
+            "kind": {"type": "string", "enum": list(KINDS)},
+            "points": {
+                "type": "array",
+                "items": _POINT,
+                "minItems": 2,
+                "maxItems": MAX_POINTS,
+                "description": "[[x, y], ...] in 0..1000",
+            },
+        },
+        "required": ["kind", "points"],
+    },
+}
+
+_DESCRIPTIONS = {
+    "crop": "High-resolution view of a suspicious region, cut from the original image. The region is refined to "
+    "what stands out in it.",
+    "prior": "Text that says what a defect-free product of this category looks like.",
+    "enhance": "Filtered image against reflections and low contrast: clahe (local contrast), edges (Canny), "
+    "texture (map of what departs from the smooth surface, noise suppressed).",
+    "measure": "Geometry between points: distance (2 points), angle (3 points, or 2 against the horizontal), position "
+    "(of the second point relative to the first), spacing (3 or more points), row (the 2 ends of a row of "
+    "repeated features, which the tool finds and measures).",
+}
+
+_EXPECTED = {
+    "crop": '{"region": [x1, y1, x2, y2]}, optional "refine": true or false',
+    "prior": '{}, optional "query" and "product" as strings',
+    "enhance": '{"method": "clahe", "edges" or "texture"}, optional "region": [x1, y1, x2, y2]',
+    "measure": '{"kind": "distance", "angle", "position", "spacing" or "row", "points": [[x, y], ...]}',
+}
+
+
+def _parameters(name: str) -> dict[str, Any]:
+    return {"type": "object", **_PARAMETERS[name], "additionalProperties": False}
+
+
+def schemas() -> list[dict[str, Any]]:
+    """The tools in OpenAI function format, in the order of `TOOLS` (a fresh copy)."""
+    return [
+        {
+            "type": "function",
+            "function": {
+                "name": name,
+                "description": _DESCRIPTIONS[name],
+                "parameters": copy.deepcopy(_parameters(name)),
+            },
+        }
+        for name in TOOLS
+    ]
+
+
+@cache
+def _validator(name: str) -> Draft202012Validator:
+    return Draft202012Validator(_parameters(name))
+
+
+def _non_finite(value: Any) -> bool:
+    """NaN and infinities: JSON parsers let them through and `minimum` does not catch NaN."""
+    if isinstance(value, (list, tuple)):
+        return any(_non_finite(v) for v in value)
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _clip(text: str, limit: int = 80) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _problem(name: str, arguments: Any) -> str | None:
+    """What is wrong with `arguments`, None when nothing is."""
+    error = best_match(_validator(name).iter_errors(arguments))
+    if error is not None:
+        where = "".join(f"[{p}]" if isinstance(p, int) else str(p) for p in error.absolute_path) or "arguments"
+        return f"{where}: {_reason(error)}"
+    for key, value in arguments.items():
+        if _non_finite(value):
+            return f"{key}: every coordinate must be a finite number"
+    box = arguments.get("region")
+    if box is not None and not (box[2] > box[0] and box[3] > box[1]):
+        return f"region: need x2 > x1 and y2 > y1, got {_clip(json.dumps(box))}"
+    return None
+
+
+def _reason(error: Any) -> str:
+    """jsonschema's message without the value it may quote at any length."""
+    match error.validator:
+        case "minItems" | "maxItems":
+            return f"needs {'at least' if error.validator == 'minItems' else 'at most'} {error.validator_value} items"
+        case "maxLength":
+            return f"at most {error.validator_value} characters"
+        case "type":
+            return f"must be of type {error.validator_value}, got {_clip(repr(error.instance), 40)}"
+        case _:
+            return _clip(error.message, 120)
+
+
+def _check_image(image: np.ndarray) -> None:
+    if not (isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8):
+        raise ValueError("tools need an image of shape H x W x 3, uint8 RGB; read it with images.load_image")
+    if min(image.shape[:2]) < 1:
+        raise ValueError(f"tools need a non-empty image, got shape {image.shape}")
+
+
+def run(
+    name: str,
+    arguments: Any,
+    image: np.ndarray,
+    *,
+    category: str = "",
+    view: str = "",
+    mm_per_pixel: float | None = None,
+) -> ToolResult:
+    """Run one tool call as a model wrote it.
+
+    Args:
+        name: One of `TOOLS`; anything else gives a result with `ok` False.
+        arguments: Decoded JSON of the call, relative units 0..1000; anything is tolerated.
+        image: The full-resolution original, uint8 H x W x 3 RGB. Not modified.
+        category, view: What the harness knows about the product, for `prior`.
+        mm_per_pixel: Physical scale of the original where known, for `measure`.
+
+    Returns:
+        The result; `ok` False with an explanation for any bad name or argument. Deterministic except for `ms`.
+
+    Raises:
+        ValueError: The image is not what this library passes around (a caller's mistake, not the model's).
+    """
+    _check_image(image)
+    start = time.perf_counter()
+    result = _dispatch(name, arguments, image, category, view, mm_per_pixel)
+    return replace(result, ms=(time.perf_counter() - start) * 1e3)
+
+
+def _dispatch(
+    name: Any, arguments: Any, image: np.ndarray, category: str, view: str, mm_per_pixel: float | None
+) -> ToolResult:
+    if not isinstance(name, str) or name not in TOOLS:
+        return ToolResult(False, f"unknown tool {_clip(repr(name), 40)}: use one of {', '.join(TOOLS)}")
+    problem = _problem(name, arguments)
+    if problem:
+        return ToolResult(False, f"{name}: invalid call, {problem}. Expected {_EXPECTED[name]}.")
+    try:
+        match name:
+            case "crop":
+                return crop(image, arguments["region"], refine=arguments.get("refine", True))
+            case "enhance":
+                return enhance(image, arguments["method"], arguments.get("region"))
+            case "measure":
+                return measure(image, arguments["kind"], arguments["points"], mm_per_pixel)
+            case _:
+                return priors.answer(arguments, category, view)
+    except ToolError as error:
+        return ToolResult(False, f"{name}: invalid call, {error}. Expected {_EXPECTED[name]}.")
