@@ -12,9 +12,9 @@ Where the paper is silent we chose, and each choice is a field of `RewardWeights
   which pulls towards Yes; that is our reading of "recall-guarded" (`recall_guarded()`).
 - **"answer-strict"** is read literally: only a verdict that the strict parser found inside `<answer>` opens the gate.
   An unparsed answer is wrong, nothing is guessed from free text.
-- **delta_conf's "without tools"** is the decision from question and image alone, `Episode.margin_before`.
-  `delta_mode="own_think"` keeps the agent's first thought and drops only calls and results: it isolates the tools from
-  the reasoning, but the thought already says what the agent hopes to see.
+- **delta_conf's "without tools"** is `Episode.margin_before`: the same first thought, the calls and their results left
+  out, so that the difference is the tools' alone. `delta_mode="question"` reads m(y | I,Q) to the letter, no thought
+  either (`Episode.extra["margin_question"]`, which RL fills when asked to): it pays the thought together with the tool.
 - **|C|** counts calls that ran. A failed call costs a format violation instead, and never earns the bonus.
 """
 
@@ -33,7 +33,7 @@ from .episodes import Episode
 from .samples import Sample
 
 Gate = Literal["hard", "soft", "additive"]
-DeltaMode = Literal["without_tools", "own_think", "any_call", "none"]
+DeltaMode = Literal["without_tools", "question", "any_call", "none"]
 Similarity = Callable[[str, str], float]
 
 STD_EPSILON = 1e-4  # TRL's: a group of equal rewards gets 0, not 0/0
@@ -51,8 +51,8 @@ class RewardWeights:
         gate: `hard` = the paper's; `soft` = a wrong answer keeps `soft_leak` of the other terms (still not the 1);
             `additive` = no gate, the terms are summed.
         soft_leak: Share of the shaping terms that a wrong answer keeps under the soft gate.
-        delta_mode: What "without tools" means: `without_tools` (paper), `own_think`, `any_call` (bonus for any call
-            that ran, useful or not) or `none` (calls only cost).
+        delta_mode: What "without tools" means: `without_tools`, `question`, `any_call` (bonus for any call that ran,
+            useful or not) or `none` (calls only cost).
         miss_penalty: Extra cost, outside the gate, of calling an anomalous image normal.
     """
 
@@ -72,8 +72,8 @@ class RewardWeights:
     def __post_init__(self) -> None:
         if self.gate not in ("hard", "soft", "additive"):
             raise ValueError(f"gate {self.gate!r}: choose hard, soft or additive")
-        if self.delta_mode not in ("without_tools", "own_think", "any_call", "none"):
-            raise ValueError(f"delta_mode {self.delta_mode!r}: choose without_tools, own_think, any_call or none")
+        if self.delta_mode not in ("without_tools", "question", "any_call", "none"):
+            raise ValueError(f"delta_mode {self.delta_mode!r}: choose without_tools, question, any_call or none")
         if self.format_penalty < 0 or self.miss_penalty < 0:
             raise ValueError("format_penalty and miss_penalty are sizes of a penalty: give numbers >= 0")
 
@@ -140,7 +140,7 @@ def delta_conf(episode: Episode, mode: DeltaMode = "without_tools") -> float | N
 
     Episode margins are log p(Yes) - log p(No); the paper's is for the parsed y, so the sign turns for No.
     """
-    before = episode.turns[0].margin if mode == "own_think" and episode.turns else episode.margin_before
+    before = episode.extra.get("margin_question") if mode == "question" else episode.margin_before
     if episode.verdict is None or episode.margin is None or before is None or not _ran(episode):
         return None
     return (episode.margin - before) * (1.0 if episode.verdict.anomalous else -1.0)

@@ -25,7 +25,7 @@ def same(answered: str, node: str) -> float:
 def episode(verdict, calls=(), margin=None, before=None, violations=()) -> Episode:
     """An episode of one or two turns; `calls` is a tuple of ok flags."""
     made = tuple(ToolCall("crop", {"region": [0, 0, 500, 500]}, ok=ok) for ok in calls)
-    turns = (Turn("a", made, margin=0.2), Turn("b")) if calls else (Turn("a", margin=0.2),)
+    turns = (Turn("a", made, margin=before), Turn("b")) if calls else (Turn("a"),)
     return Episode("x", turns=turns, verdict=verdict, margin=margin, margin_before=before, violations=violations)
 
 
@@ -71,7 +71,9 @@ def test_switches_by_hand():
     useless = episode(YES, (True,), 1.0, 2.0)
     assert rewards.tool(useless, RewardWeights(delta_mode="any_call")) == pytest.approx(0.2)
     assert rewards.tool(episode(YES, (True,), 2.0, 1.0), RewardWeights(delta_mode="none")) == pytest.approx(-0.1)
-    assert rewards.delta_conf(useless, "own_think") == pytest.approx(0.8)  # 1.0 - 0.2, the first turn's margin
+    asked = replace(useless, extra={"margin_question": 0.2})
+    assert rewards.delta_conf(asked, "question") == pytest.approx(0.8)  # 1.0 - 0.2
+    assert rewards.delta_conf(useless, "question") is None  # nobody asked for that margin
 
 
 def test_margin_sign_follows_the_answer():

@@ -1,0 +1,176 @@
+"""Conversations to token ids, loss mask and pixels: the one place where training decides what is learnt.
+
+`encode` renders with the same chat template as the inspection loop (`processing.render`) and marks with 1 exactly the
+tokens the agent produced: its text and the end-of-turn token behind it. Image, instruction and observation tokens,
+role headers and the newline after a turn stay 0 (paper section 5). SFT and RL both come through here; a test proves
+that the ids are those the inspection loop feeds the model.
+
+Text is tokenised turn by turn, as it was generated: the first characters of a reply never merge with the header
+before it. A message may carry `token_ids`, the ids as sampled (`Reply.token_ids`); they are used as they are, since
+decoding and encoding again need not give the same ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from .policies import Conversation
+from .processing import END_OF_TURN, IndusProcessor, images_of, render
+
+IGNORED = -100  # label of a token that is not learnt
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One conversation as tensors.
+
+    Attributes:
+        input_ids: (T,) int64, image placeholders expanded.
+        mask: (T,) bool, True on what the agent generated.
+        pixel_values: (patches, C * temporal * patch * patch), float16 to hold a corpus in memory, or float32.
+        image_grid_thw: (images, 3) int64.
+    """
+
+    input_ids: np.ndarray
+    mask: np.ndarray
+    pixel_values: torch.Tensor
+    image_grid_thw: torch.Tensor
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens before the first generated one (all of them when there is none)."""
+        return int(self.mask.argmax()) if self.mask.any() else len(self.mask)
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+def encode(conversation: Conversation, processor: IndusProcessor, *, dtype: torch.dtype = torch.float32) -> Encoded:
+    """Tokens, loss mask and pixels of a conversation that begins with the user and ends where it ends.
+
+    Raises:
+        ValueError: No image, or an image was named by text (a special token inside a message).
+    """
+    images = images_of(conversation)
+    if not images:
+        raise ValueError("a conversation to train on needs its image; the first message has none")
+    pixels = processor.image_processor(images=images, return_tensors="pt")
+    pieces = [piece for k in range(len(conversation)) for piece in _pieces(conversation, k, processor)]
+    ids = np.concatenate([np.asarray(ids, dtype=np.int64) for ids, _ in pieces])
+    mask = np.concatenate([np.full(len(ids), learnt) for ids, learnt in pieces])
+    ids, mask = _expand(ids, mask, pixels["image_grid_thw"], processor)
+    return Encoded(ids, mask, pixels["pixel_values"].to(dtype), pixels["image_grid_thw"])
+
+
+def _pieces(conversation: Conversation, k: int, processor: IndusProcessor) -> list[tuple[list[int], bool]]:
+    """(ids, learnt?) of message k, in order."""
+    before = _text(conversation[:k], processor)
+    if conversation[k]["role"] != "assistant":
+        return [(_ids(_text(conversation[: k + 1], processor)[len(before) :], processor), False)]
+    header = render(processor, conversation[:k], prompt=True)[len(before) :]
+    spoken = conversation[k].get("token_ids")
+    if spoken is None:
+        spoken = _ids("".join(p["text"] for p in conversation[k]["content"]) + END_OF_TURN, processor)
+    tail = _ids(END_OF_TURN + "\n", processor)
+    if spoken and spoken[-1] == tail[0]:
+        tail = tail[1:]  # the agent closed its turn itself
+    last = k == len(conversation) - 1
+    return [(_ids(header, processor), False), (list(spoken), True), ([] if last else tail, False)]
+
+
+def _text(conversation: Conversation, processor: IndusProcessor) -> str:
+    return processor.apply_chat_template(conversation, tokenize=False) if conversation else ""
+
+
+def _ids(text: str, processor: IndusProcessor) -> list[int]:
+    return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def _expand(
+    ids: np.ndarray, mask: np.ndarray, grid: torch.Tensor, processor: IndusProcessor
+) -> tuple[np.ndarray, np.ndarray]:
+    """One placeholder per image -> one per merged patch. ids, mask: (t,) -> (T,)."""
+    counts = (grid.prod(-1) // processor.image_processor.merge_size**2).tolist()
+    places = np.flatnonzero(ids == processor.image_token_id)
+    if len(places) != len(counts) or mask[places].any():
+        raise ValueError(f"{len(counts)} images but {len(places)} image placeholders, or one was generated as text")
+    repeats = np.ones(len(ids), dtype=np.int64)
+    repeats[places] = counts
+    return ids.repeat(repeats), mask.repeat(repeats)
+
+
+def encode_all(
+    conversations: Iterable[Conversation],
+    processor: IndusProcessor,
+    *,
+    max_length: int,
+    total: int | None = None,
+    progress: str = "encode",
+) -> list[Encoded]:
+    """Encode a corpus once, one conversation at a time: the photographs themselves are not kept.
+
+    Raises:
+        ValueError: One is longer than `max_length` tokens. Cutting it would train on half an answer, and dropping it
+            in silence would bend the corpus, so the caller decides.
+    """
+    bar = tqdm(conversations, desc=progress, total=total, disable=not progress, unit="conversation")
+    encoded = []
+    for number, conversation in enumerate(bar):
+        one = encode(conversation, processor, dtype=torch.float16)
+        if len(one) > max_length:
+            raise ValueError(
+                f"conversation {number} has {len(one)} tokens, the limit is {max_length}: raise max_length, or "
+                "shorten the trajectory"
+            )
+        encoded.append(one)
+    return encoded
+
+
+def collate(batch: Sequence[Encoded], pad_id: int, image_id: int) -> dict[str, torch.Tensor]:
+    """Right-padded training batch.
+
+    Returns:
+        input_ids, attention_mask, labels, mm_token_type_ids of shape (B, T); pixel_values (patches of all images, D);
+        image_grid_thw (images, 3).
+    """
+    width = max(map(len, batch))
+    ids = np.full((len(batch), width), pad_id, dtype=np.int64)
+    attention = np.zeros_like(ids)
+    labels = np.full_like(ids, IGNORED)
+    for row, one in enumerate(batch):
+        ids[row, : len(one)] = one.input_ids
+        attention[row, : len(one)] = 1
+        labels[row, : len(one)] = np.where(one.mask, one.input_ids, IGNORED)
+    tensors = {"input_ids": ids, "attention_mask": attention, "labels": labels}
+    tensors["mm_token_type_ids"] = (ids == image_id).astype(np.int64)
+    return {
+        **{name: torch.from_numpy(value) for name, value in tensors.items()},
+        "pixel_values": torch.cat([one.pixel_values for one in batch]).float(),
+        "image_grid_thw": torch.cat([one.image_grid_thw for one in batch]),
+    }
+
+
+def spans(one: Encoded, processor: IndusProcessor) -> list[tuple[bool, str]]:
+    """(learnt?, decoded text) of each run of equal mask, image placeholders folded to one: for notebooks and tests."""
+    keep = np.ones(len(one), dtype=bool)
+    keep[1:] = ~((one.input_ids[1:] == processor.image_token_id) & (one.input_ids[:-1] == processor.image_token_id))
+    ids, mask = one.input_ids[keep], one.mask[keep]
+    cuts = np.flatnonzero(np.diff(mask.astype(int))) + 1
+    parts = zip(np.split(ids, cuts), np.split(mask, cuts), strict=True)
+    return [(bool(m[0]), processor.tokenizer.decode(i.tolist(), skip_special_tokens=False)) for i, m in parts]
+
+
+def with_ids(conversation: Conversation, replies: Sequence[Any]) -> Conversation:
+    """The conversation with each assistant message carrying the ids of its `Reply` (those that have any)."""
+    left = iter(replies)
+    messages = []
+    for message in conversation:
+        reply = next(left, None) if message["role"] == "assistant" else None
+        messages.append({**message, "token_ids": reply.token_ids} if reply and reply.token_ids else message)
+    return messages
