@@ -30,6 +30,16 @@ def board(runs: Runs) -> Board:
     return found
 
 
+def common(boards: Board) -> Board:
+    """Every run cut down to the samples that all runs with that data set share (ablations may take a subset)."""
+    shared: dict[str, set[str]] = {}
+    for sets in boards.values():
+        for column, data in sets.items():
+            shared[column] = shared.get(column, set(data.ids)) & set(data.ids)
+    kept = {run: {c: np.isin(d.ids, sorted(shared[c])) for c, d in sets.items()} for run, sets in boards.items()}
+    return {run: {c: metrics.select(d, kept[run][c]) for c, d in sets.items()} for run, sets in boards.items()}
+
+
 def columns_of(boards: Board) -> list[str]:
     """All columns that any run has, the paper's first."""
     seen = {column for sets in boards.values() for column in sets}
@@ -94,6 +104,8 @@ def _run_rows(name: str, sets: Mapping[str, Outcomes], metric: str, printed: Map
 def accuracy_table(table_id: str, boards: Board, profile: str, config_hash: str) -> Table:
     """Any of Tables 1-6, 8, 9. A row we did not run keeps its reported numbers and an empty value."""
     source = paper.table(table_id)
+    if table_id not in OPEN_TABLES:  # an ablation compares rows: the same images in each
+        boards = common({run: sets for run, sets in boards.items() if run in paper.runs(table_id)})
     metric, rows, done = source["metric"], [], set()
     for entry in source["rows"]:
         run = entry.get("run", "")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -177,20 +177,25 @@ def value(data: Outcomes, metric: str = "balanced_accuracy") -> float | None:
 
 def category_mean(data: Outcomes) -> float | None:
     """Mean over categories of their balanced accuracy (the variant some papers print); None if no category has both."""
-    values = []
-    for name in sorted(set(data.category.tolist())):
-        keep = data.category == name
-        part = Outcomes(
-            tuple(i for i, k in zip(data.ids, keep, strict=True) if k),
-            data.label[keep],
-            data.correct[:, keep],
-            data.unparsed[:, keep],
-            data.category[keep],
-            data.seeds,
-        )
-        values.append(value(part))
+    names = sorted(set(data.category.tolist()))
+    values = [value(select(data, data.category == name)) for name in names]
     known = [v for v in values if v is not None]
     return float(np.mean(known)) if known else None
+
+
+def select(data: Outcomes, keep: np.ndarray) -> Outcomes:
+    """Only the samples where `keep` (n,) is True. Raises ValueError when none is left."""
+    if not keep.any():
+        raise ValueError("no sample is left: the runs compared saw different images")
+    ids = tuple(i for i, kept in zip(data.ids, keep, strict=True) if kept)
+    return replace(
+        data,
+        ids=ids,
+        label=data.label[keep],
+        correct=data.correct[:, keep],
+        unparsed=data.unparsed[:, keep],
+        category=data.category[keep],
+    )
 
 
 # --- intervals ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,199 @@
+"""Tables the paper lacks: paired differences, other metrics, mechanisms, localisation, and the timings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from . import benchmarks, localisation, metrics, paper, report
+from .benchmarks import Board, Runs
+from .episodes import Episode
+from .metrics import Outcomes
+from .samples import Sample
+from .tables import Row, Table, percent, rounded
+
+TITLES = {"balanced_accuracy": "balanced accuracy", "f1": "F1", "recall": "recall"}
+
+
+def difference_name(better: str, worse: str, metric: str) -> str:
+    """Row heading of a difference."""
+    return f"{better} - {worse} ({TITLES.get(metric, metric)})"
+
+
+def wanted_differences() -> list[tuple[str, str, str]]:
+    """(better, worse, table id) of every difference the claims are about, each once."""
+    pairs = [(c["better"], c["worse"], c["table"]) for c in paper.load()["claims"] if "better" in c]
+    first: dict[tuple[str, str, str], tuple[str, str, str]] = {}
+    for better, worse, table_id in pairs:
+        first.setdefault((better, worse, paper.table(table_id)["metric"]), (better, worse, table_id))
+    return list(first.values())
+
+
+def difference_table(runs: Runs, profile: str, config_hash: str) -> Table:
+    """Paired differences in points, on common samples, with the paper's difference and McNemar's p beside them."""
+    boards = benchmarks.board(runs)
+    rows: list[Row] = []
+    for better, worse, table_id in wanted_differences():
+        if better in boards and worse in boards:
+            rows += _difference_rows(better, worse, table_id, boards)
+    notes = (
+        "Points of percent; the same images under both runs, paired bootstrap over images and seeds.",
+        "p: McNemar's exact test, where both runs have one seed.",
+    )
+    return Table("differences", "Paired differences between runs", profile, config_hash, tuple(rows), notes)
+
+
+def _difference_rows(better: str, worse: str, table_id: str, boards: Board) -> list[Row]:
+    metric = paper.table(table_id)["metric"]
+    pair = benchmarks.common({better: boards[better], worse: boards[worse]})
+    shared = [c for c in benchmarks.columns_of(boards) if c in pair[better] and c in pair[worse]]
+    found = {c: metrics.paired_difference(pair[better][c], pair[worse][c], metric) for c in shared}
+    name = difference_name(better, worse, metric)
+    rows = [_difference_row(name, metric, c, found[c], pair[better][c], pair[worse][c]) for c in shared]
+    rows = [_with_reported(row, better, worse, table_id) for row in rows]
+    if set(paper.COLUMNS) <= set(shared):
+        rows.append(_with_reported(_average_difference(name, rows, found), better, worse, table_id))
+    return rows
+
+
+def _average_difference(name: str, rows: Sequence[Row], found: Mapping[str, metrics.Difference]) -> Row:
+    """Macro-average over the five data sets, draws averaged."""
+    five = [row for row in rows if row.column in paper.COLUMNS]
+    bounds = metrics.percentile_interval(np.mean([found[c].draws for c in paper.COLUMNS], axis=0))
+    return Row(
+        row=name,
+        column=paper.AVERAGE,
+        value=percent(float(np.mean([found[c].value for c in paper.COLUMNS]))),
+        ci=bounds and tuple(percent(v) for v in bounds),
+        n_normal=sum(row.n_normal for row in five),
+        n_anomalous=sum(row.n_anomalous for row in five),
+        n_unparsed=sum(row.n_unparsed for row in five),
+        seeds=min(row.seeds for row in five),
+    )
+
+
+def _difference_row(name: str, metric: str, column: str, found: metrics.Difference, a: Outcomes, b: Outcomes) -> Row:
+    single = metric == "balanced_accuracy" and len(a.seeds) == len(b.seeds) == 1  # the test is on right answers
+    note = f"p={metrics.mcnemar(a, b)[2]:.3g}" if single else ""
+    return Row(
+        name, column, percent(found.value), tuple(percent(v) for v in found.ci), a.n_normal, a.n_anomalous,
+        a.n_unparsed + b.n_unparsed, min(len(a.seeds), len(b.seeds)), note=note,
+    )  # fmt: skip
+
+
+def _with_reported(row: Row, better: str, worse: str, table_id: str) -> Row:
+    """The paper's difference: both numbers from the same table, else the better one from Table 1."""
+    fallback = "table1_balanced_accuracy" if paper.table(table_id)["metric"] == "balanced_accuracy" else table_id
+    entries = [paper.row_of_run(table_id, run) or paper.row_of_run(fallback, run) for run in (better, worse)]
+    numbers = [entry["values"].get(row.column) if entry else None for entry in entries]
+    return row if None in numbers else replace(row, reported=rounded(numbers[0] - numbers[1]))
+
+
+def metrics_table(runs: Runs, profile: str, config_hash: str) -> Table:
+    """Pooled balanced accuracy beside the variants other papers print, with Wilson intervals of the two rates."""
+    rows: list[Row] = []
+    for run, sets in runs.items():
+        for dataset, episodes in sets.items():
+            rows += _metric_rows(f"{run}, {paper.column_of(dataset)}", episodes)
+    notes = ("Recall and specificity: Wilson intervals; others: bootstrap. AUROC, AP: of the margin, missing = worst.",)
+    return Table("metrics", "Other metrics per run and data set", profile, config_hash, tuple(rows), notes)
+
+
+def _metric_rows(name: str, episodes: Sequence[Episode]) -> list[Row]:
+    data, ranked = metrics.outcomes(episodes), report.ranking(episodes)
+    rows = [benchmarks.cell(name, c, data, m) for m, c in (("balanced_accuracy", "BA"), ("f1", "F1"))]
+    plain = {
+        "BA, category mean": metrics.category_mean(data),
+        "accuracy": metrics.value(data, "accuracy"),
+        "AUROC": ranked.auroc,
+        "AP": ranked.ap,
+    }
+    rows += [replace(rows[0], column=c, value=percent(v), ci=None) for c, v in plain.items()]
+    for metric, n in (("recall", data.n_anomalous), ("specificity", data.n_normal)):
+        rate = metrics.value(data, metric)
+        bounds = None if rate is None else metrics.wilson(round(rate * n), n)
+        shown = bounds and tuple(percent(v) for v in bounds)
+        rows.append(replace(rows[0], column=metric, value=percent(rate), ci=shown))
+    return rows
+
+
+def mechanism_table(runs: Runs, mechanisms: Mapping[str, str], profile: str, config_hash: str) -> Table:
+    """Balanced accuracy by defect mechanism over all data sets, so that a tool's absence shows where it should.
+
+    Args:
+        runs: As everywhere.
+        mechanisms: `<dataset>:<sample id>` -> mechanism; anomalous samples of a mechanism are set against the normal
+            samples of that mechanism, or against all normal samples when none carries it.
+    """
+    names = sorted(set(mechanisms.values()) - {""})
+    rows = []
+    for run, sets in runs.items():
+        every = [e for episodes in sets.values() for e in episodes]
+        for name in names:
+            part = mechanism_episodes(every, mechanisms, name)
+            if any(e.label for e in part) and any(not e.label for e in part):
+                rows.append(benchmarks.cell(run, name, metrics.outcomes(part), "balanced_accuracy"))
+    notes = ("Mechanism: small -> crop, faint -> enhance, geometric -> measure, prior -> prior, plain -> none.",)
+    return Table("mechanisms", "Balanced accuracy by mechanism", profile, config_hash, tuple(rows), notes)
+
+
+def mechanism_episodes(episodes: Sequence[Episode], mechanisms: Mapping[str, str], name: str) -> list[Episode]:
+    """Episodes that count for a mechanism (see `mechanism_table`)."""
+    own = [e for e in episodes if mechanisms.get(f"{e.dataset}:{e.sample_id}") == name]
+    if any(not e.label for e in own):
+        return own
+    return [e for e in own if e.label] + [e for e in episodes if not e.label]
+
+
+def localisation_table(runs: Runs, samples: Mapping[str, Sequence[Sample]], profile: str, config_hash: str) -> Table:
+    """IoU, pointing, type and pixel metrics of true positives; `samples` by data set."""
+    rows: list[Row] = []
+    for run, sets in runs.items():
+        for dataset, episodes in sets.items():
+            known = {s.id: s for s in samples.get(dataset, ())}
+            if known:
+                rows += _localisation_rows(f"{run}, {paper.column_of(dataset)}", episodes, known)
+    notes = ("Of true positives; a Yes without box or type scores 0. Pixel metrics: the box as a map over all images.",)
+    return Table("localisation", "Where and what", profile, config_hash, tuple(rows), notes)
+
+
+def _localisation_rows(name: str, episodes: Sequence[Episode], samples: Mapping[str, Sample]) -> list[Row]:
+    found, data = localisation.localisation(episodes, samples), metrics.outcomes(episodes)
+    auroc, pro = localisation.pixel_scores(episodes, samples)
+    counts = (data.n_normal, data.n_anomalous, data.n_unparsed, len(data.seeds))
+    values = {
+        "IoU": found.iou,
+        "pointing": found.pointing,
+        "type exact": found.exact,
+        "type same family": found.parent,
+        "pixel AUROC": auroc,
+        "AUPRO": pro,
+    }
+    proportions = {"pointing": found.n, "type exact": found.n_typed, "type same family": found.n_typed}
+    rows = []
+    for column, value in values.items():
+        n = proportions.get(column, 0)
+        bounds = metrics.wilson(round(value * n), n) if n and value is not None else None
+        shown = bounds and tuple(percent(v) for v in bounds)
+        rows.append(Row(name, column, percent(value), shown, *counts))
+    return rows
+
+
+def timings_table(runs: Runs, profile: str, config_hash: str) -> Table:
+    """Seconds, tokens and tool time per image. The one table that differs from run to run."""
+    rows = []
+    for run, sets in runs.items():
+        for dataset, episodes in sets.items():
+            data, spent = metrics.outcomes(episodes), report.cost(episodes)
+            counts = (data.n_normal, data.n_anomalous, data.n_unparsed, len(data.seeds))
+            name = f"{run}, {paper.column_of(dataset)}"
+            values = {
+                "seconds": rounded(spent.seconds, 4),
+                "prompt tokens": rounded(spent.prompt_tokens),
+                "completion tokens": rounded(spent.completion_tokens),
+                "tool ms": rounded(spent.tool_ms, 2),
+            }
+            rows += [Row(name, column, value, None, *counts) for column, value in values.items()]
+    return Table("timings", "Cost per image", profile, config_hash, tuple(rows), ("Means per image; wall clock.",))
