@@ -1,0 +1,98 @@
+"""Where a row of repeated features may lie, from the image alone: the two end points that `measure row` asks for.
+
+A band across the image is rotated through the half circle; where its profile repeats, the autocorrelation peaks.
+The teacher uses this for normal and anomalous images alike; the agent has to learn it. All thresholds ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+SIDE = 192  # px of the searched view
+ANGLES = (*range(-10, 15, 5), *range(80, 105, 5))  # degrees; a product is seldom placed askew
+BAND = 9  # px, height of a band
+STEP = 4  # px between bands
+MIN_LAG, MAX_LAG = 6, 48  # px between features
+MIN_SCORE = 0.35
+
+
+@dataclass(frozen=True)
+class RowGuess:
+    """End points [[x1, y1], [x2, y2]] in 0..1000, rounded to 10, and how well the profile repeats (0..1)."""
+
+    points: tuple[tuple[int, int], tuple[int, int]]
+    score: float
+
+
+def find_rows(image: np.ndarray, keep: int = 3) -> list[RowGuess]:
+    """Best row guesses of an image (uint8 H x W x 3), best first; empty when nothing repeats."""
+    height, width = image.shape[:2]
+    scale = SIDE / max(height, width)
+    grey = cv2.cvtColor(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    detail = grey.astype(np.float32) - cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 8)
+    found = [c for angle in ANGLES for c in _bands(detail, angle)]
+    found.sort(key=lambda c: -c[0])
+    guesses: list[RowGuess] = []
+    for score, ends in found:
+        points = _relative(ends, detail.shape)
+        if score < MIN_SCORE or len(guesses) == keep:
+            break
+        if all(_apart(points, g.points) for g in guesses):
+            guesses.append(RowGuess(points, round(float(score), 3)))
+    return guesses
+
+
+def _bands(detail: np.ndarray, angle: int) -> list[tuple[float, np.ndarray]]:
+    """Best two bands at one angle: (score, end points in px of `detail`)."""
+    height, width = detail.shape
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
+    turned = cv2.warpAffine(detail, turn, (SIDE, SIDE), flags=cv2.INTER_LINEAR)
+    rows = cv2.blur(turned, (3, BAND))[BAND // 2 :: STEP]  # (bands, SIDE)
+    scores, lags, starts, stops = _periodicity(rows)
+    back = cv2.invertAffineTransform(turn)
+    best = np.argsort(-scores)[:2]
+    return [(float(scores[b]), _ends(back, starts[b], stops[b], BAND // 2 + b * STEP, lags[b])) for b in best]
+
+
+def _periodicity(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Per band: peak of the autocorrelation weighted by strength, its lag, where the repetition starts and stops."""
+    spectrum = np.fft.rfft(rows - rows.mean(1, keepdims=True), 2 * SIDE, axis=1)
+    auto = np.fft.irfft(np.abs(spectrum) ** 2, axis=1)[:, : MAX_LAG + 2]
+    auto = auto / np.maximum(auto[:, :1], 1e-6)
+    inner = auto[:, MIN_LAG : MAX_LAG + 1]
+    peak = (inner > auto[:, MIN_LAG - 1 : MAX_LAG]) & (inner >= auto[:, MIN_LAG + 1 : MAX_LAG + 2])
+    lags = np.where(peak, inner, -1).argmax(1) + MIN_LAG
+    height = np.take_along_axis(auto, lags[:, None], 1)[:, 0]
+    trough = np.array([auto[i, : lag + 1].min() for i, lag in enumerate(lags)])
+    strength = rows.std(1)
+    scores = (height - trough) / 2 * np.minimum(strength / 6.0, 1.0)
+    extent = [_extent(row, lag) for row, lag in zip(rows, lags, strict=True)]
+    starts, stops = (np.array(v) for v in zip(*extent, strict=True))
+    count = (stops - starts) / lags
+    return np.where(count >= 3, scores, 0.0), lags, starts, stops
+
+
+def _extent(row: np.ndarray, lag: int) -> tuple[int, int]:
+    """First and last column whose surroundings swing as the band does where it repeats."""
+    swing = cv2.dilate(row[None], np.ones((1, lag), np.uint8)) - cv2.erode(row[None], np.ones((1, lag), np.uint8))
+    active = np.flatnonzero(swing[0] > 0.5 * np.percentile(swing, 80))
+    return (int(active[0]), int(active[-1])) if len(active) else (0, 0)
+
+
+def _ends(back: np.ndarray, start: int, stop: int, row: int, lag: int) -> np.ndarray:
+    inset = min(lag // 2, max((stop - start) // 4, 0))
+    ends = np.array([[start + inset, row, 1.0], [stop - inset, row, 1.0]])
+    return ends @ back.T
+
+
+def _relative(ends: np.ndarray, shape: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
+    scaled = np.clip(np.round(ends * 100 / (shape[1], shape[0])) * 10, 0, 1000).astype(int)
+    first, last = sorted(map(tuple, scaled.tolist()))
+    return first, last
+
+
+def _apart(a: tuple[tuple[int, int], ...], b: tuple[tuple[int, int], ...]) -> bool:
+    return float(np.abs(np.subtract(a, b)).sum(1).max()) > 120
