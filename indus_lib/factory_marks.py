@@ -31,14 +31,14 @@ KINDS = tuple(PATTERNS)
 SOFT = ("smear", "reflection", "dust", "dent")
 
 
-def pattern(rng: np.random.Generator, kind: str, size: float) -> np.ndarray:
-    """Signed pattern of `kind` about `size` px wide, largest absolute value 1."""
+def pattern(rng: np.random.Generator, kind: str, size: float, width: float = 1.0) -> np.ndarray:
+    """Signed pattern of `kind` about `size` px wide, its lines at least `width` px thick, largest absolute value 1."""
     side = max(2, round(size))
     factor = max(1, -(-64 // side))
-    drawn = PATTERNS[kind](rng, side * factor, float(factor))
+    drawn = PATTERNS[kind](rng, side * factor, factor * width)
     drawn = np.pad(drawn, factor)
     if factor > 1:
-        drawn = cv2.resize(drawn, (side + 2, side + 2), interpolation=cv2.INTER_AREA)
+        drawn = cv2.resize(drawn.astype(np.float32), (side + 2, side + 2), interpolation=cv2.INTER_AREA)
     return np.clip(drawn / max(float(np.abs(drawn).max()), 1e-6), -1, 1).astype(np.float32)
 
 

@@ -262,7 +262,20 @@ def fibre(rng: np.random.Generator, h: int, w: int, base: np.ndarray) -> np.ndar
 
 
 MATERIALS: dict[str, Material] = {
-    "smooth paint": smooth, "satin metal": satin, "brushed metal": brushed, "turned metal": turned, "cast metal": cast,
-    "leather": leather, "gravel": gravel, "speckled stone": speckle, "wood": wood, "woven cloth": weave,
-    "ribbed sheet": knit, "tiles": tile, "mesh": mesh, "printed sheet": printed, "plaster": plaster, "fibre felt": fibre,
-}  # fmt: skip
+    "smooth paint": smooth,
+    "satin metal": satin,
+    "brushed metal": brushed,
+    "turned metal": turned,
+    "cast metal": cast,
+    "leather": leather,
+    "gravel": gravel,
+    "speckled stone": speckle,
+    "wood": wood,
+    "woven cloth": weave,
+    "ribbed sheet": knit,
+    "tiles": tile,
+    "mesh": mesh,
+    "printed sheet": printed,
+    "plaster": plaster,
+    "fibre felt": fibre,
+}
