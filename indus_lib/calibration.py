@@ -1,0 +1,120 @@
+"""Does the margin mean what it says? Reliability, expected calibration error, and recall against false alarms.
+
+The margin is log p(Yes) - log p(No), so its sigmoid is the model's P(anomalous). Missing margins cannot be calibrated:
+they are counted and left out here, while every accuracy metric counts them as wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.metrics import roc_curve
+
+from . import metrics, paper, report
+from .benchmarks import Runs
+from .episodes import Episode
+from .tables import Row, Table, percent, rounded
+
+BINS = 10  # not in paper
+RECALLS = (0.9, 0.95, 0.99)  # operating points: a missed defect costs more than a false alarm; not in paper
+
+
+def probabilities(episodes: Sequence[Episode]) -> tuple[np.ndarray, np.ndarray]:
+    """(P(anomalous), label) of the episodes that have a margin; both (n,)."""
+    known = [e for e in episodes if e.margin is not None and e.label is not None]
+    margins = np.clip([e.margin for e in known], -500, 500)
+    return 1 / (1 + np.exp(-margins)), np.array([bool(e.label) for e in known])
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Equal-width bins of P(anomalous): mean prediction, observed share, count per bin (NaN where empty)."""
+
+    predicted: np.ndarray
+    observed: np.ndarray
+    count: np.ndarray
+    ece: float
+    brier: float
+    missing: int
+
+
+def reliability(episodes: Sequence[Episode], bins: int = BINS) -> Reliability | None:
+    """Reliability diagram, ECE (count-weighted gap over the bins) and Brier score; None without margins."""
+    chance, label = probabilities(episodes)
+    if not len(chance):
+        return None
+    at = np.minimum((chance * bins).astype(int), bins - 1)
+    count = np.bincount(at, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        predicted = np.bincount(at, chance, bins) / count
+        observed = np.bincount(at, label, bins) / count
+    gap = float(np.nansum(count * np.abs(predicted - observed)) / len(chance))
+    brier = float(np.mean((chance - label) ** 2))
+    return Reliability(predicted, observed, count, gap, brier, len(episodes) - len(chance))
+
+
+@dataclass(frozen=True)
+class OperatingCurve:
+    """Recall against false-alarm rate over all thresholds of the margin, both ascending from 0 to 1."""
+
+    false_alarm: np.ndarray
+    recall: np.ndarray
+
+    def alarm_at(self, recall: float) -> float:
+        """Smallest false-alarm rate that reaches this recall."""
+        return float(self.false_alarm[np.argmax(self.recall >= recall - 1e-12)])
+
+
+def operating_curve(episodes: Sequence[Episode]) -> OperatingCurve | None:
+    """The curve; missing margins take the worst rank for their label. None without margins or without a class."""
+    label = np.array([bool(e.label) for e in episodes])
+    if not label.any() or label.all() or all(e.margin is None for e in episodes):
+        return None
+    alarm, recall, _ = roc_curve(label, report.worst_filled_margins(episodes), drop_intermediate=False)
+    return OperatingCurve(alarm, recall)
+
+
+def table(runs: Runs, profile: str, config_hash: str) -> Table:
+    """ECE, Brier score and false alarms at fixed recalls, per run and data set."""
+    rows: list[Row] = []
+    for run, sets in runs.items():
+        for dataset, episodes in sets.items():
+            rows += _rows(f"{run}, {paper.column_of(dataset)}", episodes)
+    notes = (
+        "ECE and Brier score x 100, of P(anomalous) = sigmoid(margin), 10 equal bins; lower is better.",
+        "False alarms in percent of normal images when the threshold is set on these images to reach the recall.",
+    )
+    return Table("calibration", "Calibration of the margin", profile, config_hash, tuple(rows), notes)
+
+
+def _rows(name: str, episodes: Sequence[Episode]) -> list[Row]:
+    data, found, curve = metrics.outcomes(episodes), reliability(episodes), operating_curve(episodes)
+    counts = (data.n_normal, data.n_anomalous, data.n_unparsed, len(data.seeds))
+    if found is None:
+        return [Row(name, "ECE", None, None, *counts, note="no margins")]
+    rows = [
+        Row(name, "ECE", rounded(100 * found.ece), ece_interval(episodes), *counts),
+        Row(name, "Brier", rounded(100 * found.brier), None, *counts),
+        Row(name, "without margin", float(found.missing), None, *counts),
+    ]
+    if curve is not None:
+        for recall in RECALLS:
+            shown = percent(curve.alarm_at(recall))
+            rows.append(Row(name, f"false alarms at recall {100 * recall:.0f}", shown, None, *counts))
+    return rows
+
+
+def ece_interval(episodes: Sequence[Episode], resamples: int = 500, seed: int = 0) -> tuple[float, float] | None:
+    """95 % bootstrap interval of 100 ECE over the inspections."""
+    chance, label = probabilities(episodes)
+    if len(chance) < 2:
+        return None
+    rng = np.random.default_rng([seed, len(chance)])
+    weights = rng.multinomial(len(chance), np.full(len(chance), 1 / len(chance)), size=resamples)
+    at = np.minimum((chance * BINS).astype(int), BINS - 1)
+    member = np.eye(BINS)[at]  # (n, bins)
+    gaps = np.abs(weights @ (member * (chance - label)[:, None])).sum(axis=1) / len(chance)
+    low, high = np.percentile(gaps, [2.5, 97.5])
+    return rounded(100 * float(low)), rounded(100 * float(high))
