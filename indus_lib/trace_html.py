@@ -154,20 +154,20 @@ def panel(step: Step, trace: Trace, previews: Sequence[str] | None = None) -> st
         previews: `data:` addresses of the step's images when they are already encoded.
     """
     previews = [data_uri(image, 900) for image in step.images] if previews is None else previews
-    parts = [f"<h3>{escape(step.title)}</h3>"]
+    parts = [title(escape(step.title), 3)]
     parts += [f'<p class="muted">{escape(note)}</p>' for note in step.notes]
     if step.given:
-        parts.append(f"<h4>Given to the tool</h4><pre>{escape(step.given)}</pre>")
+        parts.append(title("Given to the tool") + f"<pre>{escape(step.given)}</pre>")
     if step.returned:
         tone = "new" if step.ok else "bad"
-        parts.append(f'<h4>Returned by the tool</h4><div class="text {tone}">{escape(step.returned)}</div>')
+        parts.append(title("Returned by the tool") + f'<div class="text {tone}">{escape(step.returned)}</div>')
     for uri, words, image in zip(previews, step.captions, step.images, strict=True):
         shown = f'<img src="{uri}" alt="{escape(words)}" width="{_shown_width(image)}">'
         parts.append(f"<figure>{shown}<figcaption>{escape(words)}</figcaption></figure>")
     if step.kind != "look":
-        parts.append("<h4>Yes / No margin</h4>" + margin_bar(step.before, step.after, step.kind == "decide"))
+        parts.append(title("Yes / No margin") + margin_bar(step.before, step.after, step.kind == "decide"))
     if step.thinking or step.thought_before:
-        parts.append("<h4>Thinking so far</h4>")
+        parts.append(title("Thinking so far"))
         parts += [f'<div class="text old">{escape(step.thought_before)}</div>'] if step.thought_before else []
         parts += [f'<div class="text new">{escape(step.thinking)}</div>'] if step.thinking else []
     if step.message:
@@ -176,6 +176,11 @@ def panel(step: Step, trace: Trace, previews: Sequence[str] | None = None) -> st
         parts.append(verdict_html(trace))
     parts.append(f'<p class="muted">Cost so far: tool calls {step.calls}, time {step.ms:.0f} ms</p>')
     return "".join(parts)
+
+
+def title(words: str, level: int = 4) -> str:
+    """A heading that JupyterLab's table of contents does not list (it would list every `<h4>` of an output)."""
+    return f'<p class="h{level}" role="heading" aria-level="{level}"><b>{words}</b></p>'
 
 
 def _shown_width(image: np.ndarray) -> int:
@@ -188,9 +193,8 @@ def verdict_html(trace: Trace) -> str:
     """Final verdict against the truth."""
     says, truth, outcome = trace_steps.verdict_words(trace.episode, trace.sample)
     sign = {"right": "✓ right", "wrong": "✗ wrong", "unknown": ""}[outcome]
-    return (
-        f"<h4>Verdict</h4><p>Agent: <b>{escape(says)}</b> · Truth: <b>{escape(truth)}</b> "
-        f'<span class="{outcome}">{sign}</span></p>'
+    return title("Verdict") + (
+        f'<p>Agent: <b>{escape(says)}</b> · Truth: <b>{escape(truth)}</b> <span class="{outcome}">{sign}</span></p>'
     )
 
 

@@ -121,7 +121,7 @@ function render({ model, el }) {
   button("+", "zoom in", () => zoom(1 / 1.4, ...middle()));
   button("\\u2212", "zoom out", () => zoom(1.4, ...middle()));
   button("fit", "whole image", reset);
-  button("\\u2316", "zoom to the marked region (f)", focus_on);
+  button("zoom to mark", "zoom to the marked region (f)", focus_on);
   bar.append(said);
   el.append(svg, bar);
   const handlers = { "change:image": load, "change:overlay": draw, "change:box": rubber_box,

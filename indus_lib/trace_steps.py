@@ -258,7 +258,7 @@ def _tool_step(
         ok=call.ok,
         images=pictures,
         captions=tuple(_caption(call, picture) for picture in pictures),
-        marks=(*truth, *_tool_marks(call, details)),
+        marks=(*truth, *_tool_marks(call, details, image)),
         before=turn.margin,
         after=after,
         calls=previous.calls + 1,
@@ -273,7 +273,7 @@ def _caption(call: ToolCall, picture: np.ndarray) -> str:
     return f"{what.get(call.name, call.name)}, {width} x {height} px"
 
 
-def _tool_marks(call: ToolCall, details: dict[str, Any]) -> tuple[Mark, ...]:
+def _tool_marks(call: ToolCall, details: dict[str, Any], image: np.ndarray) -> tuple[Mark, ...]:
     """Asked region, the region really used, and measured points; nothing for arguments that are not geometry."""
     marks = []
     if asked := as_box(call.arguments.get("region")):
@@ -281,7 +281,9 @@ def _tool_marks(call: ToolCall, details: dict[str, Any]) -> tuple[Mark, ...]:
     if call.name == "measure":
         if points := as_points(call.arguments.get("points")):
             marks.append(Mark("measure", points=points, label=str(call.arguments.get("kind", ""))))
-        if found := as_points(details.get("features")):
+        height, width = image.shape[:2]
+        found = tuple((x * 1000 / width, y * 1000 / height) for x, y in as_points(details.get("centres")))
+        if found:  # a row: the features that the tool itself found, in pixels
             marks.append(Mark("measure", points=found, label=f"{len(found)} found"))
     else:
         marks += [Mark("tool", box, label=call.name) for box in map(as_box, call.regions) if box]

@@ -44,8 +44,8 @@ CSS = """
 color:var(--in-fg);background:var(--in-bg);font:14px/1.45 var(--jp-ui-font-family,system-ui,sans-serif)}
 [data-jp-theme-light="false"] .indus,.indus.dark{--in-yes:#E69F00;--in-no:#56B4E9;--in-ok:#2fc79a}
 .indus *{box-sizing:border-box}
-.indus h3,.indus h4{margin:.2em 0 .35em;font-weight:600;color:var(--in-fg)}
-.indus h4{font-size:.82em;text-transform:uppercase;letter-spacing:.05em;color:var(--in-fg2);margin-top:.9em}
+.indus .h3{margin:.2em 0 .35em;font-size:1.15em}
+.indus .h4{font-size:.82em;margin:.9em 0 .35em;text-transform:uppercase;letter-spacing:.05em;color:var(--in-fg2)}
 .indus pre,.indus .text{white-space:pre-wrap;overflow-wrap:anywhere;margin:0;padding:.5em .7em;
 background:var(--in-bg2);color:var(--in-fg);border-left:3px solid var(--in-line);border-radius:3px;font-size:13px}
 .indus pre{font-family:var(--jp-code-font-family,ui-monospace,monospace);font-size:12px}

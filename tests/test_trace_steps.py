@@ -58,6 +58,14 @@ def test_measured_points_are_marked(sample):
     assert next(m.points for m in step.marks if m.kind == "measure") == ((100.0, 100.0), (400.0, 500.0))
 
 
+def test_features_of_a_row_are_marked_where_the_holes_are(sample):
+    call = ("measure", {"kind": "row", "points": [[80, 750], [820, 750]]})
+    step = trace_steps.build(episode(sample, (call,)), sample).steps[2]
+    found = [m.points for m in step.marks if m.kind == "measure"][1]
+    assert len(found) == 8
+    assert np.allclose([x for x, _ in found], [100 * (1 + i) for i in range(8)], atol=6)
+
+
 def test_refused_call_shows_why_and_draws_nothing_wrong(sample):
     step = trace_steps.build(episode(sample, (("crop", {"region": "everywhere"}),)), sample).steps[2]
     assert not step.ok and "region" in step.returned and step.images == ()

@@ -1,0 +1,218 @@
+"""The widgets in a real JupyterLab in headless Chromium: run all, move, click, and see what changes.
+
+Skipped with a reason where a browser cannot be had. `INDUS_SHOTS=<folder>` keeps screenshots to look at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(280)]
+
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+SETUP = """
+import sys; sys.path[:0] = [{repo!r}, {tests!r}]
+from pathlib import Path
+import trace_samples as ts
+folder = Path({folder!r})
+sample = ts.write_sample(folder)
+calls = (("crop", {{"region": [560, 260, 740, 380]}}),
+         ("measure", {{"kind": "row", "points": [[80, 750], [820, 750]]}}))
+episode = ts.episode(sample, calls)
+"""
+
+
+def _browser_path() -> str | None:
+    return next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """Headless Chromium: the system's, or the one Playwright has installed."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as engine:
+        try:
+            chromium = engine.chromium.launch(executable_path=_browser_path(), args=ARGUMENTS)
+        except sync_api.Error as error:
+            pytest.skip(
+                f"no browser: {str(error).splitlines()[0]}; apt install chromium or `playwright install chromium`"
+            )
+        yield chromium
+        chromium.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, repo: Path) -> Iterator[tuple[str, Path]]:
+    """A JupyterLab server of its own; (address, folder it serves)."""
+    pytest.importorskip("jupyterlab", reason="jupyterlab is not installed")
+    folder, port = tmp_path_factory.mktemp("lab"), _free_port()
+    home = tmp_path_factory.mktemp("home")
+    environment = {
+        **os.environ,
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "IPYTHONDIR": str(home / "ipython"),
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--port-retries=0"]
+    command += ["--IdentityProvider.token=", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={folder}"]
+    news = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    news.parent.mkdir(parents=True)
+    news.write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    with (home / "lab.log").open("w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(address + "/api", server, home / "lab.log")
+        yield address, folder
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
+    for _ in range(240):
+        if server.poll() is not None:
+            pytest.fail(f"JupyterLab ended: {log.read_text()[-2000:]}")
+        try:
+            urllib.request.urlopen(address, timeout=2).close()
+            return
+        except OSError:
+            time.sleep(0.25)
+    pytest.fail(f"JupyterLab did not answer in a minute: {log.read_text()[-2000:]}")
+
+
+def _open(browser, lab, repo: Path, name: str, cells: list[str], dark: bool = False):
+    """Write a notebook, open it in the Lab and run every cell; the page is returned when the kernel is idle."""
+    address, folder = lab
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    setup = SETUP.format(repo=str(repo), tests=str(repo / "tests"), folder=str(folder))
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in (setup, *cells)]
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+    page = browser.new_page(viewport={"width": 1500, "height": 1300})
+    page.goto(f"{address}/doc/tree/{name}.ipynb", wait_until="domcontentloaded")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    _kernel_ready(page, address, f"{name}.ipynb")
+    if dark:
+        page.evaluate("document.body.dataset.jpThemeLight = 'false'")
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    return page
+
+
+def _kernel_ready(page, address: str, name: str) -> None:
+    """Until the page is connected to its kernel; a Run All that comes earlier opens a dialog instead of running."""
+    accept = page.locator(".jp-Dialog button.jp-mod-accept")
+    for _ in range(240):
+        if accept.count():
+            accept.first.click()
+        with urllib.request.urlopen(address + "/api/sessions", timeout=5) as answer:
+            kernels = [s["kernel"] for s in json.load(answer) if s["path"] == name]
+        if any(k["connections"] and k["execution_state"] == "idle" for k in kernels):
+            return
+        page.wait_for_timeout(250)
+    pytest.fail(f"no kernel for {name} after a minute")
+
+
+def _shot(page, name: str) -> None:
+    if folder := os.environ.get("INDUS_SHOTS"):
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def _wait(page, selector: str, seconds: int = 60) -> None:
+    """Wait for an element; on failure say what the notebook printed instead."""
+    try:
+        page.wait_for_selector(selector, timeout=1000 * seconds)
+    except Exception as error:
+        _shot(page, "failed")
+        raise AssertionError(f"no {selector} in {seconds} s; the notebook says: {_problem(page)}") from error
+
+
+def _problem(page) -> str:
+    return " | ".join(
+        page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").all_inner_texts()
+    )
+
+
+@pytest.fixture(scope="module")
+def player_page(browser, lab, repo):
+    page = _open(
+        browser,
+        lab,
+        repo,
+        "player",
+        ["from indus_lib.trace_player import TracePlayer\np = TracePlayer(episode, sample)\np"],
+    )
+    _wait(page, ".indus-stage svg image")
+    yield page
+    page.close()
+
+
+def test_slider_changes_image_and_text(player_page):
+    page = player_page
+    overlay, panel = page.locator(".indus-stage svg > g").first, page.locator(".indus[aria-live=polite]").first
+    _shot(page, "player_start")
+    first = (overlay.inner_html(), panel.inner_text())
+    handle = page.locator(".jp-OutputArea .noUi-handle").first
+    handle.focus()
+    for _ in range(2):
+        handle.press("ArrowRight")
+    page.wait_for_function("t => document.querySelector('.indus[aria-live=polite]').innerText !== t", arg=first[1])
+    _wait(page, ".indus .h4:has-text('Returned by the tool')")
+    assert overlay.inner_html() != first[0] and panel.inner_text() != first[1]
+    assert page.locator(".indus[aria-live=polite] figure img").count() == 1
+    _shot(page, "player_crop")
+
+
+def test_arrow_keys_on_the_image_step_and_zoom(player_page):
+    page = player_page
+    stage = page.locator(".indus-stage svg").first
+    stage.focus()
+    stage.press("End")
+    _wait(page, ".indus .h4:has-text('Verdict')")
+    assert "Yes: anomalous" in page.locator(".indus[aria-live=polite]").inner_text()
+    before = stage.get_attribute("viewBox")
+    stage.press("f")
+    assert stage.get_attribute("viewBox") != before
+    _shot(page, "player_verdict_zoomed")
+    stage.press("0")
+    assert stage.get_attribute("viewBox") == before
+    stage.press("Home")
+    _wait(page, ".indus .h3:has-text('before anything was said')")
+
+
+def test_stepping_is_fast(player_page):
+    """Browser to kernel and back; printed, with a bound loose enough for a busy machine."""
+    page, times = player_page, []
+    stage = page.locator(".indus-stage svg").first
+    stage.focus()
+    for _ in range(3):
+        start = time.perf_counter()
+        title = page.locator(".indus[aria-live=polite] .h3").inner_text()
+        stage.press("ArrowRight")
+        page.wait_for_function("t => document.querySelector('.indus[aria-live=polite] .h3').innerText !== t", arg=title)
+        times.append(time.perf_counter() - start)
+    print(f"steps in the browser: {[round(1000 * t) for t in times]} ms (target 100)")
+    assert min(times) < 1.0
