@@ -19,6 +19,9 @@ from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForCondi
 from .processing import END_OF_TURN, VISION_TOKENS, IndusProcessor, StandardisedImageProcessor, load_processor
 
 PAD, START = "<|endoftext|>", "<|im_start|>"
+PHRASES = ('{"name":"', '","arguments":{"', '","points":[[', '],[', "evidence:", "; target:", "; region: [", "; scale:",
+           "; cue:", "; suspicion:", "; preliminary:")  # fmt: skip
+"""Fixed strings of the trajectory format, one token each: a third fewer steps to generate."""
 TAGS = ("think", "call_tool", "observation", "location", "type", "answer")
 
 
@@ -39,7 +42,7 @@ class TinyConfig:
     kv_heads: int = 2
     head_dim: int = 32
     mlp: int = 512
-    vocab: int = 2048
+    vocab: int = 2432
 
 
 def make_tokenizer(texts: Iterable[str], vocab: int) -> PreTrainedTokenizerFast:
@@ -47,16 +50,17 @@ def make_tokenizer(texts: Iterable[str], vocab: int) -> PreTrainedTokenizerFast:
     special = [PAD, START, END_OF_TURN, *VISION_TOKENS]
     tags = [f"<{slash}{tag}>" for tag in TAGS for slash in ("", "/")]
     tokenizer = Tokenizer(models.BPE())
-    split = Regex(r"\d{1,4}| ?[A-Za-z]+|\s+|[^\sA-Za-z\d]")
+    split = Regex(r" ?\d{1,4}| ?[A-Za-z]+|\s+|[^\sA-Za-z\d]+")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(split, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=special, initial_alphabet=alphabet)
-    numbers = [" ".join(str(n) for n in [*range(0, 1001, 10), *range(100)] for _ in range(2))] * 300
+    coordinates = "[" + ",".join(str(n) for n in range(0, 1001, 10)) + "]"
+    numbers = [f"{coordinates} {' '.join(str(n) for n in range(100))} Yes No\nYes\nNo\n"] * 600
     tokenizer.train_from_iterator([*numbers, *texts], trainer)
-    tokenizer.add_tokens(tags)
+    tokenizer.add_tokens([*tags, *PHRASES])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=PAD, eos_token=END_OF_TURN, padding_side="left",
         extra_special_tokens=[START, *VISION_TOKENS], clean_up_tokenization_spaces=False,
