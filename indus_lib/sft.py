@@ -1,0 +1,149 @@
+"""Supervised cold start on Indus-CoT (paper section 5): negative log-likelihood of the generated tokens only.
+
+`transformers.Trainer` does the training, so `accelerate launch` gives DDP, FSDP and DeepSpeed ZeRO-3. What is ours:
+the collator (`train_data`), batches of similar length, and a result that any policy opens by its path: LoRA adapters
+are merged, full weights saved as they are. A killed run goes on from its last checkpoint when called again.
+
+Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given); batches are
+bucketed by length; on a CPU the vision tower runs its batched twin (`fast_vision`, same numbers).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainingArguments, set_seed
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from . import training_runs
+from .profiles import SFT
+from .train_data import Encoded, collate
+
+WEIGHT_DECAY = 0.01  # not in paper
+LARGE = 1e9  # parameters; above, activations are recomputed in the backward pass (section 6)
+
+
+class BucketTrainer(Trainer):
+    """`Trainer` whose batches hold conversations of similar length (less padding, same epochs)."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(size, lengths=[len(row) for row in rows])
+
+
+def train(
+    base: Path | str,
+    corpus: Sequence[Encoded],
+    out: Path | str,
+    config: SFT,
+    *,
+    validation: Sequence[Encoded] = (),
+    lora: bool = False,
+    dtype: str = "float32",
+    seed: int = 0,
+    save_steps: int = 100,
+    progress: bool = True,
+) -> Path:
+    """Train `base` on `corpus`. Resumes by itself; does nothing when `out` already holds this very run's result.
+
+    Args:
+        base: Local folder or hub name of a Qwen3-VL.
+        corpus: Encoded conversations (`train_data.encode_all`).
+        out: Folder of the trained model: weights, processor and `training.json` (loss curve, seconds, counts). It
+            appears only when training is complete; until then checkpoints and log lie in `.<name>.work` beside it.
+        config: Epochs, batch, learning rate, what is frozen.
+        validation: Its loss is measured after every epoch.
+        lora: Train a low-rank adapter of the language model and merge it at the end.
+        dtype: Of the computation on a GPU (`bfloat16` for the 8B); a CPU trains in float32.
+        seed: Of the order of the batches and of new adapters.
+        save_steps: Steps between checkpoints.
+        progress: Whether to show a bar.
+
+    Returns:
+        `out`, to be opened by `tiny_model.load` or `LocalPolicy.from_path`.
+
+    Raises:
+        ValueError: Empty corpus.
+        FileNotFoundError: No model at `base`.
+    """
+    out = Path(out)
+    if not corpus:
+        raise ValueError("nothing to train on: the corpus is empty")
+    run = training_runs.identity(
+        base, config=asdict(config), lora=lora, dtype=dtype, seed=seed, corpus=digest(corpus), n=len(corpus)
+    )
+    if training_runs.complete(out, run):
+        return out
+    work, checkpoint = training_runs.open_work(out, run)
+    set_seed(seed)
+    model, processor = training_runs.prepare(base, lora=lora, dtype=dtype, freeze_vision=config.freeze_vision)
+    if lora:
+        from peft import get_peft_model
+
+        model = get_peft_model(model, training_runs.lora_config())
+    pad, image = processor.tokenizer.pad_token_id, processor.image_token_id
+    trainer = BucketTrainer(
+        model=model,
+        args=_arguments(work, config, model, seed, save_steps, bool(validation)),
+        train_dataset=list(corpus),
+        eval_dataset=list(validation) or None,
+        data_collator=lambda rows: collate(rows, pad, image),
+        callbacks=[training_runs.KeepLog(work / "log.jsonl"), training_runs.Bar("SFT", ("loss",), progress)],
+    )
+    training_runs.quiet(trainer)
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    facts = {
+        "stage": "sft", "run": run, "base": Path(base).name, "seed": seed, "lora": lora, "config": asdict(config),
+        "conversations": len(corpus), "learnt_tokens": int(sum(one.mask.sum() for one in corpus)),
+        "seconds_since_resume": time.perf_counter() - start,
+    }  # fmt: skip
+    return training_runs.finish(trainer, base, processor, out, facts, lora=lora)
+
+
+def digest(corpus: Sequence[Encoded]) -> str:
+    """Hash of the tokens and masks of a corpus, in order."""
+    state = hashlib.sha256()
+    for one in corpus:
+        state.update(one.input_ids.tobytes() + one.mask.tobytes())
+    return state.hexdigest()[:16]
+
+
+def _arguments(work: Path, config: SFT, model: Any, seed: int, save_steps: int, validates: bool) -> TrainingArguments:
+    large = sum(p.numel() for p in model.parameters()) > LARGE
+    recompute = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    return TrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch,
+        per_device_eval_batch_size=config.batch,
+        gradient_accumulation_steps=config.accumulation,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",  # not in paper
+        warmup_steps=config.warmup,  # below 1: a share of all steps
+        weight_decay=WEIGHT_DECAY,
+        bf16=torch.cuda.is_available(),  # section 6: bf16
+        use_cpu=not torch.cuda.is_available(),
+        eval_strategy="epoch" if validates else "no",
+        prediction_loss_only=True,
+        save_strategy="steps",
+        save_steps=save_steps,
+        save_total_limit=1,
+        logging_steps=5,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,  # a diverged loss is shown, not smoothed away
+        seed=seed,
+        data_seed=seed,
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        report_to=[],
+        label_names=["labels"],
+        **(recompute if large else {}),
+    )
