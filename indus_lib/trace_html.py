@@ -42,45 +42,45 @@ def data_uri(image: np.ndarray, max_side: int | None = None) -> str:
 
 
 def svg_marks(marks: Sequence[Mark], width: int, height: int) -> str:
-    """SVG elements of `marks` in pixel units of a `width` x `height` image: dark halo, coloured line, label."""
-    return "".join(_svg_box(m, width, height) if m.box else _svg_points(m, width, height) for m in marks)
+    """SVG elements of `marks` in pixel units of a `width` x `height` image: dark halo, coloured line, label.
+
+    Solid lines come first and dashed ones over them, so that two boxes that coincide are both seen.
+    """
+    ordered = sorted(marks, key=lambda mark: trace_theme.MARK_DASH[mark.kind] != "")
+    return "".join(_svg_box(m, width, height) if m.box else _svg_points(m, width, height) for m in ordered)
 
 
-def _stroke(kind: str) -> str:
+def _line(shape: str, kind: str) -> str:
+    """An SVG shape twice: a dark halo for any background, then the line of its kind."""
     dash = f' stroke-dasharray="{trace_theme.MARK_DASH[kind]}"' if trace_theme.MARK_DASH[kind] else ""
-    return f'fill="none" stroke="{trace_theme.MARK_COLOUR[kind]}" stroke-width="2.5"{dash}'
+    common = f'{shape} fill="none" vector-effect="non-scaling-stroke"{dash}'
+    halo = f'{common} stroke="#000" stroke-opacity=".6" stroke-width="5.5"/>'
+    return f'{halo}{common} stroke="{trace_theme.MARK_COLOUR[kind]}" stroke-width="2.5"/>'
 
 
-_HALO = 'fill="none" stroke="#000" stroke-opacity=".55" stroke-width="5"'
-_FIXED = 'vector-effect="non-scaling-stroke"'
-
-
-def _svg_label(text: str, x: float, y: float, width: int) -> str:
+def _svg_label(text: str, x: float, y: float, width: int, side: str) -> str:
     x = min(x, width * 0.85)
-    return f'<text class="label" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>' if text else ""
+    return f'<text class="label {side}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>' if text else ""
 
 
 def _svg_box(mark: Mark, width: int, height: int) -> str:
     x1, y1, x2, y2 = (v * side / 1000 for v, side in zip(mark.box, (width, height) * 2, strict=True))
-    rect = f'<rect x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}" {_FIXED}'
-    inside = mark.kind in ("truth", "asked")  # labels of two nested boxes must not cover each other
-    y = y2 + height * 0.03 if inside and y2 < height * 0.95 else y1 - height * 0.008 if y1 > height * 0.04 else y1 + 20
-    label = _svg_label(mark.label, x1, y, width)
-    return f'<g class="mark {mark.kind}">{rect} {_HALO}/>{rect} {_stroke(mark.kind)}/>{label}</g>'
+    rect = f'<rect x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"'
+    low = mark.kind in ("truth", "asked")  # labels of two nested boxes must not cover each other
+    below = (low and y2 < height * 0.95) or y1 < height * 0.04
+    label = _svg_label(mark.label, x1, y2 if below and low else y1, width, "below" if below else "above")
+    return f'<g class="mark {mark.kind}">{_line(rect, mark.kind)}{label}</g>'
 
 
 def _svg_points(mark: Mark, width: int, height: int) -> str:
     points = [(x * width / 1000, y * height / 1000) for x, y in mark.points]
     if not points:
         return ""
-    line = '<polyline points="' + " ".join(f"{x:.1f},{y:.1f}" for x, y in points) + f'" {_FIXED}'
+    path = '<polyline points="' + " ".join(f"{x:.1f},{y:.1f}" for x, y in points) + '"'
     radius = max(width, height) / 130
-    dots = "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" {_FIXED} {_stroke(mark.kind)}/>' for x, y in points
-    )
-    x, y = points[-1]
-    label = _svg_label(mark.label, x + 2 * radius, y - 2 * radius, width)
-    return f'<g class="mark {mark.kind}">{line} {_HALO}/>{line} {_stroke(mark.kind)}/>{dots}{label}</g>'
+    dots = "".join(_line(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"', mark.kind) for x, y in points)
+    label = _svg_label(mark.label, *points[-1], width, "above")
+    return f'<g class="mark {mark.kind}">{_line(path, mark.kind)}{dots}{label}</g>'
 
 
 def burn(image: np.ndarray, marks: Sequence[Mark], max_side: int = 640) -> np.ndarray:

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -293,9 +293,3 @@ def _tool_marks(call: ToolCall, details: dict[str, Any], image: np.ndarray) -> t
 def visible(marks: Sequence[Mark], kinds: Sequence[str]) -> tuple[Mark, ...]:
     """Marks of the chosen `kinds` only."""
     return tuple(mark for mark in marks if mark.kind in kinds)
-
-
-def without_truth(trace: Trace) -> Trace:
-    """The same trace with every ground-truth mark removed: look first, then compare."""
-    kinds = ("prediction", "tool", "asked", "measure")
-    return replace(trace, steps=tuple(replace(step, marks=visible(step.marks, kinds)) for step in trace.steps))

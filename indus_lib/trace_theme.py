@@ -67,7 +67,8 @@ background:var(--in-bg2);color:var(--in-fg);border-left:3px solid var(--in-line)
 .indus svg text{fill:currentColor;font-family:inherit}
 .indus svg .label{fill:#fff;stroke:#000;stroke-width:3px;paint-order:stroke;font-weight:600;
 vector-effect:non-scaling-stroke;font-size:calc(var(--in-k,1.4)*13px)}
-.indus svg .label.hide{display:none}
+.indus svg .above{transform:translateY(calc(var(--in-k,1.4)*-7px))}
+.indus svg .below{transform:translateY(calc(var(--in-k,1.4)*16px))}
 .indus .bar text{font-size:12px}
 .indus .key{display:inline-block;width:2.2em;height:0;border-top-width:3px;vertical-align:middle;margin-right:.4em}
 """
