@@ -27,13 +27,15 @@ LEAK_IOU = 0.7  # an argument this close to the annotated box was copied from it
 LEAK_AREA = 250_000  # ... unless the box is so large that the part itself has it (units of 0..1000 squared)
 
 LEAK_WORDS = (
-    "ground truth", "groundtruth", "annotation", "annotations", "annotated", "annotator", "label", "labels",
-    "labelled", "labeled", "mask", "masked", "supervision", "constraint", "constraints", "as given", "was given",
-    "given box", "given label", "given location", "given type", "provided", "i was told", "we are told", "known to be",
-    "the hint", "hinted", "the dataset", "data set", "reference answer", "correct answer", "expected answer",
-    "bounding box", "metadata", "file name", "filename", "according to the instruction", "supposed to be anomalous",
-    "supposed to be normal",
+    "ground truth", "groundtruth", "annotation", "annotations", "annotated", "annotator", "labelled", "labeled",
+    "image label", "class label", "true label", "given label", "label says", "label is given", "label given", "mask",
+    "masked", "supervision", "constraint", "constraints", "as given", "was given", "given box", "given location",
+    "given type", "given that it is", "provided label", "provided location", "provided information", "provided box",
+    "i was told", "we are told", "known to be", "the hint", "hinted", "the dataset", "data set", "reference answer",
+    "correct answer", "expected answer", "bounding box", "metadata", "file name", "filename",
+    "according to the instruction", "supposed to be anomalous", "supposed to be normal",
 )  # fmt: skip
+"""Words that speak of supervision. A bare "label" is not among them: a bottle may carry one."""
 _LEAK = re.compile(r"\b(?:" + "|".join(w.replace(" ", r"[\s_-]+") for w in LEAK_WORDS) + r")\b")
 _TOKEN = re.compile(r"</?[a-z_]+>|\d{1,4}| ?[A-Za-z]+|\s+|[^\sA-Za-z\d]")
 
@@ -89,7 +91,7 @@ def _check_verdict(last: parsing.ParsedTurn, sample: Sample) -> list[str]:
 
 def _type_fits(text: str, node: str) -> bool:
     tree = taxonomy.load()
-    if node not in tree.nodes or tree.parent(node) is None:
+    if node not in tree.nodes() or tree.parent(node) is None:
         return bool(text)  # the data set itself does not say what kind it is
     named = tree.of_text(text)
     return named is not None and tree.similarity(named, node) >= MIN_TYPE

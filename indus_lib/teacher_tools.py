@@ -189,7 +189,7 @@ def _judge_prior(scene: Scene, call: dict[str, Any], result: ToolResult) -> tupl
     if scene.mark is None or not known or scene.mark.score < 0.6 * sight.VISIBLE:
         return False, 0.0, {"known": known}
     tree, node = taxonomy.load(), scene.sample.node
-    path = tree.path(node) if node in tree.nodes else ()
+    path = tree.path(node) if node in tree.nodes() else ()
     about = bool(_ASK_PRIOR & set(path))
     return about, 2.0 if about else 0.0, {"known": known}
 

@@ -16,6 +16,9 @@ from . import boxes
 from .sight import Look
 
 _ARTICLE = re.compile(r"\ba(?= [aeiou])")
+_MASS = re.compile(
+    r"\ban? (?=(?:[a-z]+ )?(?:dirt|corrosion|abrasion|melting|discolouration|glue residue|liquid residue)\b)"
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Hunch:
 def pick(rng: np.random.Generator, options: Sequence[str], **slots: object) -> str:
     """One alternative, slots filled."""
     text = options[int(rng.integers(len(options)))].format(**slots)
-    return _ARTICLE.sub("an", text)
+    return _ARTICLE.sub("an", _MASS.sub("", text))
 
 
 def noun_for(rng: np.random.Generator, box: Sequence[float]) -> str:

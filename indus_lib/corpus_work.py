@@ -1,0 +1,92 @@
+"""Work that survives being killed: an append-only log of results, and a pool that fills it in a fixed order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+from tqdm.auto import tqdm
+
+Job = Callable[..., dict[str, Any]]
+
+
+class WorkLog:
+    """Results by key in a JSONL file, one line each, flushed as they come.
+
+    The first line holds a digest of what the results depend on. A log of other work is put aside (`.old`), a torn last
+    line (the process died while writing) is cut off.
+    """
+
+    def __init__(self, path: Path, depends_on: Any) -> None:
+        """Open or begin the log. `depends_on`: JSON-serialisable configuration of the work."""
+        self.path = path
+        self.results: dict[str, dict[str, Any]] = {}
+        digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True, default=str).encode()).hexdigest()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not self._load(digest):
+            os.replace(path, path.with_suffix(".old"))
+        if not path.exists():
+            path.write_text(json.dumps({"work": digest}) + "\n", encoding="utf-8")
+
+    def _load(self, digest: str) -> bool:
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        lines = whole.decode("utf-8").splitlines()
+        if not lines or json.loads(lines[0]) != {"work": digest}:
+            return False
+        for line in lines[1:]:
+            entry = json.loads(line)
+            self.results[entry["key"]] = entry["result"]
+        if len(whole) < len(data):
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole))
+        return True
+
+    def fill(self, jobs: Iterable[tuple[str, tuple[Any, ...]]], job: Job, workers: int, progress: str = "") -> None:
+        """Run `job(*arguments)` for every key that has no result yet and log each result.
+
+        Args:
+            jobs: (key, arguments); arguments and results must pickle, results must be JSON.
+            job: Module-level function.
+            workers: Processes; 1 = in this one.
+            progress: Text of the progress bar, "" = none.
+        """
+        missing = [(key, arguments) for key, arguments in dict(jobs).items() if key not in self.results]
+        if not missing:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            results = run_jobs(job, [arguments for _, arguments in missing], workers)
+            bar = tqdm(results, total=len(missing), desc=progress, disable=not progress, unit="image")
+            for (key, _), result in zip(missing, bar, strict=True):
+                self.results[key] = result
+                file.write(json.dumps({"key": key, "result": result}, ensure_ascii=False) + "\n")
+                file.flush()
+
+
+def run_jobs(job: Job, arguments: Sequence[tuple[Any, ...]], workers: int) -> Iterator[dict[str, Any]]:
+    """Results in order. Processes are spawned, not forked: a forked torch or OpenCV may hang."""
+    if workers <= 1 or len(arguments) < 32:  # starting processes costs more than a handful of images
+        yield from (job(*a) for a in arguments)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
+        yield from pool.map(job, *zip(*arguments, strict=True), chunksize=8)
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(1)
+
+
+def write_atomically(path: Path, text: str) -> Path:
+    """Write a text file under a temporary name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+    return path
