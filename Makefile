@@ -93,7 +93,7 @@ clean: ## remove what was generated; keeps data/raw, results/reference and .venv
 
 # ---- the notebooks: each depends on the fingerprint of its own inputs and on the copies of those before it ----------------
 $(INPUTS)/%.sha256: FORCE | $(ENV)
-	@$(PY) -m indus_lib.fingerprint $(if $(filter world,$*),indus_lib/worlds.py,notebooks/$*.ipynb) --out $@ profile=$(PROFILE) seeds=$(SEEDS)
+	@$(PY) -m indus_lib.fingerprint --out $@ $(if $(filter world,$*),indus_lib/worlds.py,notebooks/$*.ipynb) profile=$(PROFILE) seeds=$(SEEDS)
 
 $(OUT)/%.ipynb: $(INPUTS)/%.sha256 | $(ENV)
 	$(PY) -m indus_lib.notebook_runs notebooks/$*.ipynb --profile $(PROFILE) --seeds $(SEEDS) --timeout $(TIMEOUT)

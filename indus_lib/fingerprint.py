@@ -1,12 +1,12 @@
 """What a notebook's result depends on, as one hash: the Makefile reruns a notebook when this changes, and only then.
 
-    python -m indus_lib.fingerprint notebooks/03_train_sft.ipynb --out FILE profile=tiny seeds=1
-    python -m indus_lib.fingerprint indus_lib/worlds.py --out FILE profile=tiny
+    python -m indus_lib.fingerprint --out FILE notebooks/03_train_sft.ipynb profile=tiny seeds=1
+    python -m indus_lib.fingerprint --out FILE indus_lib/worlds.py profile=tiny
 
 It covers the code cells, every library module they import (directly or through others) without comments and
-docstrings, the data files those modules name, and those parameters of the run that the notebook declares. Editing a
-comment or the text beside a cell reruns nothing; touching a file or checking out the same content again reruns nothing.
-Standard library only: `make` calls it for every notebook every time.
+docstrings, the data files those modules name, requirements.lock, and those parameters of the run that the notebook
+declares. Editing a comment or the text beside a cell reruns nothing; touching a file or checking out the same content
+again reruns nothing. Standard library only: `make` calls it for every notebook every time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def fingerprint(source: Path, parameters: dict[str, str], root: Path = ROOT) -> 
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode() + bare(code).encode())
     for module in modules:
         digest.update(bare(_module(module, root)).encode())
-    for path in data_files(modules, root):
+    for path in [root / "requirements.lock", *data_files(modules, root)]:
         digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -97,13 +98,17 @@ def _version(name: str) -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """System, cores this process may use, memory in GiB, name of the GPU or None. Nothing that identifies a person."""
-    import torch  # seconds to import: only when a run is written down
-
-    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    """System, cores this process may use, memory in GiB, names of NVIDIA GPUs. Nothing that identifies a person."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    return {
-        "system": f"{platform.system()} {platform.machine()}", "cores": cores,
-        "memory_gib": round(pages * size / 2**30, 1), "gpu": gpu, "gpus": torch.cuda.device_count(),
-    }  # fmt: skip
+    system = f"{platform.system()} {platform.machine()}"
+    return {"system": system, "cores": cores, "memory_gib": round(memory, 1), "gpus": gpus()}
+
+
+def gpus() -> list[str]:
+    """Names of the NVIDIA GPUs; asked of the driver's tool, because importing torch for it costs seconds."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.split("\n")[:-1] if done.returncode == 0 else []
