@@ -223,7 +223,7 @@ def _row_moves(rng: np.random.Generator, n: int, plan: RowPlan, shape: str) -> t
     moves[[0, -1]] *= 0.5
     lean, absent = np.zeros(n), -1
     odd, sign = int(rng.integers(1, n - 1)), float(rng.choice([-1.0, 1.0]))
-    sideways = rng.random() < 0.3
+    sideways = rng.random() < 0.25
     if plan.state == "missing":
         absent = odd
     elif plan.state == "shifted":

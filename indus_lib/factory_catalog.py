@@ -137,7 +137,7 @@ def _pool() -> list[Category]:
         "faint": (p.phone_glass, p.painted_panel, p.oil_pan, p.lacquer_box, p.mirror_cap),
         "plain": (p.wood_block, p.cast_housing, p.foam_pad, p.stud_sheet, p.paper_roll),
     }
-    bends = {p.comb_header, p.rack_bar, p.slot_grille, p.led_bar, p.bristle_line}
+    bends = {p.comb_header, p.rack_bar, p.led_bar, p.bristle_line}
     found = [_one(d.__name__, "pool", d, m, bends=d in bends) for m, draws in main.items() for d in draws]
     found.append(_one("cloth_patch", "pool", p.cloth_patch, "plain", defects=CLOTH, family="surface"))
     signed = (

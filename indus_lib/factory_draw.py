@@ -206,17 +206,19 @@ def lighting(rng: np.random.Generator, h: int, w: int, strength: float) -> np.nd
     field = strength * rng.uniform(0.3, 1.0) * (np.cos(a) * x + np.sin(a) * y)
     cx, cy, reach = rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5), rng.uniform(0.4, 0.9)
     field += strength * rng.uniform(-0.3, 0.7) * (np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / reach**2) - 0.6)
-    field += 0.12 * strength * smooth_noise(rng, h, w, 0.4 * min(h, w))
-    return np.clip(1 + field, 0.35, 1.7)
+    field += 0.1 * strength * smooth_noise(rng, h, w, 0.5 * min(h, w))
+    return 1 + 0.65 * np.tanh(field / 0.65)  # no hard stop: a clipped field would draw an edge
 
 
-def glare(rng: np.random.Generator, h: int, w: int, count: int, level: float, size: float = 0.2) -> np.ndarray:
+def glare(
+    rng: np.random.Generator, h: int, w: int, count: int, level: float, size: float = 0.2, slender: float = 0.25
+) -> np.ndarray:
     """Additive soft highlights (h, w): `count` elongated Gaussians of up to `level` grey levels, no edges."""
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)
     total, side = np.zeros((h, w), np.float32), min(h, w)
     for _ in range(count):
         a, long = rng.uniform(0, np.pi), size * side * rng.uniform(0.5, 1.5)
-        short = long * rng.uniform(0.25, 0.9)
+        short = long * rng.uniform(slender, 0.9)
         dx, dy = x - rng.uniform(0, w), y - rng.uniform(0, h)
         u, v = (np.cos(a) * dx + np.sin(a) * dy) / long, (np.cos(a) * dy - np.sin(a) * dx) / short
         total += level * rng.uniform(0.4, 1.0) * np.exp(-(u * u + v * v))

@@ -29,12 +29,26 @@ SENSE = {"burr": -1.0, "hole_in_surface": 1.0, "pit": 1.0, "corrosion": 1.0, "st
 _STATE_SHARE = {"shifted": 0.42, "missing": 0.14, "bent": 0.24, "uneven": 0.2}
 
 
-def row_plan(rng: np.random.Generator, category: Category, severity: float) -> RowPlan:
-    """Something wrong with the row: 25..65 % of the pitch (a healthy row stays under 5 %)."""
-    states = [s for s in STATES if category.bends or s != "bent"]
-    share = np.array([_STATE_SHARE[s] for s in states])
-    state = str(rng.choice(states, p=share / share.sum()))
-    return RowPlan(state, 0.27 + 0.3 * severity)
+def choose(rng: np.random.Generator, category: Category, mechanism: str) -> str:
+    """Raw name of what will be wrong."""
+    if mechanism == "geometric":
+        states = [s for s in STATES if category.bends or s != "bent"]
+        share = np.array([_STATE_SHARE[s] for s in states])
+        return STATES[str(rng.choice(states, p=share / share.sum()))]
+    if mechanism == "prior":
+        return "misplaced_mark" if rng.random() < 0.1 else "wrong_mark"
+    tall = category.set == "sdd"  # long surfaces crack and do nothing else
+    names = {
+        "plain": category.defects,
+        "small": ("crack",) if tall else SMALL,
+        "faint": ("faint_crack",) if tall else FAINT,
+    }
+    return str(rng.choice(names[mechanism]))
+
+
+def row_plan(defect: str, severity: float) -> RowPlan:
+    """Something wrong with the row: 30..60 % of the pitch (a healthy row stays under 5 %)."""
+    return RowPlan(next(s for s, name in STATES.items() if name == defect), 0.3 + 0.3 * severity)
 
 
 def place(
@@ -72,9 +86,8 @@ def _tint(rng: np.random.Generator, defect: str) -> np.ndarray:
     return np.clip(1 + rng.normal(0, 0.1, 3), 0.7, 1.3)
 
 
-def plain(rng: np.random.Generator, b: Bench, category: Category, severity: float) -> tuple[str, np.ndarray]:
+def plain(rng: np.random.Generator, b: Bench, defect: str, severity: float) -> np.ndarray:
     """Clearly visible: at least 8 % of the side, at least 30 grey levels."""
-    defect = str(rng.choice(category.defects))
     kind = KIND.get(defect, defect)
     size = b.side * (0.1 + 0.15 * severity) * float(rng.uniform(0.9, 1.15))
     if kind in ("scratch", "crack", "rub"):
@@ -87,29 +100,25 @@ def plain(rng: np.random.Generator, b: Bench, category: Category, severity: floa
     sign = _sign(rng, level) if level < 70 or defect not in SENSE else SENSE[defect]
     bold = 0.009 * b.side  # lines still about a pixel wide at 96 px
     shape = pattern(rng, kind, size, bold)
-    return defect, stamp(b.image, shape, at, sign * contrast, _tint(rng, defect), 0.22)
+    return stamp(b.image, shape, at, sign * contrast, _tint(rng, defect), 0.22)
 
 
-def small(
-    rng: np.random.Generator, b: Bench, category: Category, severity: float, faulty: bool
-) -> tuple[str, np.ndarray]:
-    """One tiny thing on the face: a real defect, or a harmless lookalike of the same total strength."""
-    u, empty = b.side / 384, np.zeros((b.h, b.w), bool)
-    names = [d for d in SMALL if category.set != "sdd" or d == "crack"]
+def small(rng: np.random.Generator, b: Bench, defect: str, severity: float) -> np.ndarray:
+    """One tiny thing on the face: a real defect, or (no `defect`) a harmless lookalike of the same total strength."""
+    u = b.side / 384
     at = place(rng, b.face, 14 * u, [])
     sign = _sign(rng, _level(b.image, at), 0.65)
     if rng.random() < 0.25:  # a second, softer speck in either case
         _speck(rng, b, place(rng, b.face, 10 * u, [at]), 0.5 * sign)
-    if not faulty:
+    if not defect:
         _lookalike(rng, b, at, sign)
-        return "", empty
-    defect = str(rng.choice(names))
+        return np.zeros((b.h, b.w), bool)
     kind = KIND.get(defect, defect)
     long = {"scratch": 10.0, "crack": 10.5, "particle": 8.0, "chip": 6.5, "pit": 6.0}[kind]
     size = max(u, 0.8) * long * float(rng.uniform(0.85, 1.2)) * (0.9 + 0.25 * severity)
     contrast = (62 + 40 * severity) * (1.2 if kind in ("scratch", "crack") else 0.9)
     shape = pattern(rng, kind, size, 1.3 * max(u, 0.8))
-    return defect, stamp(b.image, shape, at, sign * contrast, None, 0.25)
+    return stamp(b.image, shape, at, sign * contrast, None, 0.25)
 
 
 def _lookalike(rng: np.random.Generator, b: Bench, at: tuple[float, float], sign: float) -> None:
@@ -134,34 +143,29 @@ def _speck(rng: np.random.Generator, b: Bench, at: tuple[float, float], sign: fl
     stamp(b.image, -np.exp(-(x * x + y * y) / (2 * sigma**2)), at, sign * float(rng.uniform(45, 75)))
 
 
-def faint(rng: np.random.Generator, b: Bench, category: Category, severity: float) -> tuple[str, np.ndarray]:
-    """Large but hardly any contrast: 2.5..6.5 grey levels, fairly sharp borders."""
-    names = FAINT if category.set != "sdd" else ("faint_crack",)
-    defect = str(rng.choice(names))
+def faint(rng: np.random.Generator, b: Bench, defect: str, severity: float) -> np.ndarray:
+    """Large but hardly any contrast: 4..7 grey levels, the order of the noise, fairly sharp borders."""
     kind = KIND[defect]
     line = kind in ("scratch", "crack", "rub")
     size = b.side * float(rng.uniform(0.2, 0.3) if line else rng.uniform(0.13, 0.27))
     at = place(rng, b.face, 0.32 * size, [])
     bold = b.side * float(rng.uniform(0.008, 0.012)) if line else 0.008 * b.side
-    contrast = 3.0 + 2.6 * severity + (1.6 if line else 0.0)
+    contrast = 4.0 + 2.6 * severity + (0.6 if line else 0.0)
     sign = 1.0 if rng.random() < 0.7 else -1.0
     shape = pattern(rng, kind, size, bold)
-    return defect, stamp(b.image, shape, at, sign * contrast, _tint(rng, defect), 0.3)
+    return stamp(b.image, shape, at, sign * contrast, _tint(rng, defect), 0.3)
 
 
-def prior(rng: np.random.Generator, b: Bench, category: Category, faulty: bool) -> tuple[str, np.ndarray]:
+def prior(rng: np.random.Generator, b: Bench, category: Category, defect: str) -> np.ndarray:
     """Exactly one conspicuous sign: the legitimate one, another one, or the right one in the wrong place."""
     if not category.sign or b.anchor is None:
         raise ValueError(f"{category.name}: no sign of its own, so the prior mechanism does not apply")
-    name, defect, at = category.sign, "", b.anchor
-    if faulty:
-        defect = "misplaced_mark" if rng.random() < 0.1 else "wrong_mark"
-        if defect == "wrong_mark":
-            name = str(rng.choice([s for s in SIGNS if s != category.sign]))
+    name, at = category.sign, b.anchor
+    if defect == "wrong_mark":
+        name = str(rng.choice([s for s in SIGNS if s != category.sign]))
     if defect == "misplaced_mark":
-        at = place(rng, b.face, 0.08 * b.side, [])
-        while np.hypot(at[0] - b.anchor[0], at[1] - b.anchor[1]) < 0.17 * b.side:
-            at = place(rng, b.face, 0.07 * b.side, [])
+        tries = [place(rng, b.face, 0.08 * b.side, []) for _ in range(12)]
+        at = max(tries, key=lambda p: np.hypot(p[0] - b.anchor[0], p[1] - b.anchor[1]))
     jitter = rng.uniform(-0.025, 0.025, 2) * b.side
     shape_name, sense = SIGNS[name]
     k = round(b.side * float(rng.uniform(0.13, 0.165)))
@@ -169,7 +173,7 @@ def prior(rng: np.random.Generator, b: Bench, category: Category, faulty: bool) 
     shape = cv2.GaussianBlur(glyph(k, shape_name, angle, 0.21), (0, 0), 0.6)
     where = (at[0] + float(jitter[0]), at[1] + float(jitter[1]))
     mask = stamp(b.image, shape, where, sense * float(rng.uniform(58, 82)))
-    return defect, mask if faulty else np.zeros_like(mask)
+    return mask if defect else np.zeros_like(mask)
 
 
 def nuisance(rng: np.random.Generator, b: Bench) -> None:
@@ -177,7 +181,9 @@ def nuisance(rng: np.random.Generator, b: Bench) -> None:
     u = b.side / 384
     for _ in range(int(rng.integers(0, 3))):
         at = (float(rng.uniform(0.1, 0.9)) * b.w, float(rng.uniform(0.1, 0.9)) * b.h)
-        stamp(b.image, pattern(rng, "reflection", b.side * float(rng.uniform(0.2, 0.5))), at, float(rng.uniform(5, 18)))
+        stamp(
+            b.image, pattern(rng, "reflection", b.side * float(rng.uniform(0.45, 0.8))), at, float(rng.uniform(4, 15))
+        )
     for _ in range(int(rng.integers(0, 4))):
         at = place(rng, b.face, 4 * u, [])
         stamp(

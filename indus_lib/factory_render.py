@@ -58,7 +58,7 @@ _LIGHTS = {
     "small": _Light((0.05, 0.35), (0, 1), 10, (3.0, 4.5), 0.35),
     "geometric": _Light((0.1, 0.45), (0, 2), 18, (2.0, 4.0), 0.5),
     "prior": _Light((0.1, 0.45), (0, 2), 18, (2.0, 4.0), 0.5),
-    "faint": _Light((0.6, 1.1), (1, 3), 45, (3.5, 5.0), 0.3),
+    "faint": _Light((0.55, 1.0), (1, 2), 40, (3.0, 4.5), 0.3),
 }
 
 
@@ -71,6 +71,17 @@ def _find(category: str, mechanism: str | None, rng: np.random.Generator) -> tup
     if mechanism not in known.mechanisms:
         raise ValueError(f"{category} does not show the mechanism {mechanism!r}, only {', '.join(known.mechanisms)}")
     return known, mechanism
+
+
+def _intent(faults: np.random.Generator, category: Category, mechanism: str) -> tuple[str, float]:
+    """Defect and severity, the first two draws of a part's own stream of faults."""
+    return mechanisms.choose(faults, category, mechanism), float(faults.uniform(0, 1))
+
+
+def planned_defect(category: str, seed: int, mechanism: str) -> str:
+    """Raw defect name that `render(category, seed, anomalous=True, mechanism=mechanism)` will show, without drawing."""
+    faults = np.random.default_rng((_STREAM, zlib.crc32(category.encode()), seed, 1))
+    return _intent(faults, CATEGORIES[category], mechanism)[0]
 
 
 def render(
@@ -104,22 +115,25 @@ def render(
     key = (_STREAM, zlib.crc32(category.encode()), seed)
     rng, faults, camera = (np.random.default_rng((*key, k)) for k in (0, 1, 10 + view))
     known, chosen = _find(category, mechanism, rng)
-    hard = float(faults.uniform(0, 1)) if severity is None else severity
+    defect, hard = _intent(faults, known, chosen)
+    defect, hard = defect if anomalous else "", hard if severity is None else severity
     scale = 1.0 if size is None else size / min(known.size)
     h, w = (round(v * scale) for v in known.size)
-    plan = mechanisms.row_plan(faults, known, hard) if anomalous and chosen == "geometric" else RowPlan()
+    plan = mechanisms.row_plan(defect, hard) if anomalous and chosen == "geometric" else RowPlan()
     bench = Bench(rng, h, w, plan)
     known.draw(bench)
     light = _LIGHTS[chosen]
     bench.image *= lighting(rng, h, w, rng.uniform(*light.slope))[..., None]
     _expose(bench)
     mechanisms.nuisance(rng, bench)
-    defect, mask = _fault(faults, bench, known, chosen, hard, anomalous)
+    mask = _fault(faults, bench, known, chosen, hard, defect)
     row = None if bench.truth is None else bench.truth.ends
     image, mask, row = _see(camera, bench.image, mask, row, view)
     image = (
         image
-        + glare(camera, h, w, int(camera.integers(light.glare[0], light.glare[1] + 1)), light.level, 0.3)[..., None]
+        + glare(camera, h, w, int(camera.integers(light.glare[0], light.glare[1] + 1)), light.level, 0.35, 0.5)[
+            ..., None
+        ]
     )
     pixels = sensor(camera, image, light.blur * max(1.0, min(h, w) / 384), camera.uniform(*light.noise))
     if known.set == "sdd":
@@ -132,25 +146,24 @@ def _expose(bench: Bench) -> None:
     top = float(np.percentile(bench.image[::8, ::8], 99.5))
     if top > 228:
         bench.image *= 228 / top
-    np.clip(bench.image, 6, 245, out=bench.image)
+    np.clip(bench.image, 2, 250, out=bench.image)
 
 
 def _fault(
-    rng: np.random.Generator, bench: Bench, category: Category, mechanism: str, severity: float, anomalous: bool
-) -> tuple[str, np.ndarray]:
-    """Apply the mechanism: (raw defect name, bool mask)."""
-    empty = np.zeros((bench.h, bench.w), bool)
+    rng: np.random.Generator, bench: Bench, category: Category, mechanism: str, severity: float, defect: str
+) -> np.ndarray:
+    """Apply the mechanism and return the bool mask of what is wrong."""
+    if mechanism == "geometric" and bench.truth is None:
+        raise ValueError(f"{category.name}: lays no row, so the geometric mechanism does not apply")
     if mechanism == "small":
-        return mechanisms.small(rng, bench, category, severity, anomalous)
+        return mechanisms.small(rng, bench, defect, severity)
     if mechanism == "prior":
-        return mechanisms.prior(rng, bench, category, anomalous)
-    if not anomalous:
-        return "", empty
+        return mechanisms.prior(rng, bench, category, defect)
+    if not defect:
+        return np.zeros((bench.h, bench.w), bool)
     if mechanism == "geometric":
-        if bench.truth is None:
-            raise ValueError(f"{category.name}: lays no row, so the geometric mechanism does not apply")
-        return mechanisms.STATES[bench.truth.state], bench.truth.mask
-    return getattr(mechanisms, mechanism)(rng, bench, category, severity)
+        return bench.truth.mask  # type: ignore[union-attr]
+    return {"plain": mechanisms.plain, "faint": mechanisms.faint}[mechanism](rng, bench, defect, severity)
 
 
 def _see(

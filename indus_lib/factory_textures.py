@@ -16,13 +16,13 @@ def woven_band(b: Bench) -> None:
     pitch = b.side * b.rng.uniform(0.014, 0.017)
     y = y + 2 * smooth_noise(b.rng, b.h, b.w, 0.2 * b.side)
     thread = np.sin(np.pi * x / pitch) * np.sin(np.pi * y / pitch)
-    b.image[:] = tint(b.rng, thread + 0.35 * smooth_noise(b.rng, b.h, b.w, 2.0, 40.0), b.colour(150, 134, 108), 11)
+    b.image[:] = tint(b.rng, thread + 0.25 * smooth_noise(b.rng, b.h, b.w, 1.0), b.colour(150, 134, 108), 9)
 
 
 def blotchy_wall(b: Bench) -> None:
     """Lime plaster with soft clouds."""
     b.ground("smooth paint", b.colour(170, 160, 146), face=True)
-    b.image += (7 * fractal(b.rng, b.h, b.w, 0.3 * b.side, 2) + 2.2 * smooth_noise(b.rng, b.h, b.w, 1.5))[..., None]
+    b.image += (6 * smooth_noise(b.rng, b.h, b.w, 0.5 * b.side) + 2.2 * smooth_noise(b.rng, b.h, b.w, 1.5))[..., None]
 
 
 def marbled_slab(b: Bench) -> None:
@@ -53,7 +53,8 @@ def fibrous_mat(b: Bench) -> None:
 
 def matte_ceramic(b: Bench) -> None:
     """Unglazed ceramic: even fine grain."""
-    b.ground("satin metal", b.colour(176, 170, 160), face=True)
+    b.ground("smooth paint", b.colour(168, 162, 152), face=True)
+    b.image += (3.0 * smooth_noise(b.rng, b.h, b.w, 1.4 * b.side / 384))[..., None]
 
 
 def ribbed_rubber(b: Bench) -> None:
@@ -71,9 +72,10 @@ def stratified_board(b: Bench) -> None:
 
 def commutator(b: Bench) -> None:
     """Long grey surface of a commutator segment between two dark borders (grey, tall)."""
-    b.ground("cast metal", np.full(3, b.rng.uniform(118, 150), np.float32))
-    stripes = smooth_noise(b.rng, b.h, b.w, 0.9 * b.h, 0.02 * b.side)
-    b.image += 5 * (stripes + 0.5 * fractal(b.rng, b.h, b.w, 0.15 * b.side, 3))[..., None]
+    b.ground("smooth paint", np.full(3, b.rng.uniform(118, 150), np.float32))
+    b.image += (3.5 * smooth_noise(b.rng, b.h, b.w, 1.3))[..., None]
+    stripes = smooth_noise(b.rng, b.h, b.w, 0.9 * b.h, 0.1 * b.side)
+    b.image += (2.0 * stripes + 4.0 * fractal(b.rng, b.h, b.w, 0.6 * b.side, 2))[..., None]
     b.face[:] = 1
     for x in (0.0, 1.0):
         edge = np.clip(np.abs(np.arange(b.w) / b.w - x) / b.rng.uniform(0.05, 0.09), 0, 1).astype(np.float32) ** 2
@@ -82,7 +84,7 @@ def commutator(b: Bench) -> None:
     for _ in range(int(b.rng.integers(4, 12))):  # turning marks belong to the surface
         y = b.rng.uniform(0, b.h) - b.h / 2
         points = np.array([[-0.5 * b.w, y], [0.5 * b.w, y + b.rng.normal(0, 2)]]) + np.array([b.x, b.y])
-        b.wire(points, 0.004, b.image.mean((0, 1)) * b.rng.choice([0.85, 1.12]), 0.35)
+        b.wire(points, 0.004, b.image.mean((0, 1)) * float(b.rng.choice([0.9, 1.08])), 0.3)
     b.face[:] = b.face > 0.5
 
 
