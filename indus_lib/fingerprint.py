@@ -84,7 +84,7 @@ def bare(source: str) -> str:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and _is_text(body[0].value):
-            body[:1] = [ast.Pass()]
+            del body[0]
     return ast.dump(tree)
 
 
