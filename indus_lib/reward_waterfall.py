@@ -67,7 +67,7 @@ def bars(parts: RewardParts, weights: RewardWeights) -> list[Bar]:
         words = f"{formula} = {weight:g} × {value:.2f}"
         found.append(Bar(name, words, level, share * full, (1 - share) * full))
         level += share * full
-    found.append(Bar("format", f"R_format = {parts.format:g}", level, parts.format))
+    found.append(Bar("format", f"R_format = {parts.format + 0.0:g}", level, parts.format))
     return [*found, Bar("total", "R", 0.0, parts.total)]
 
 
@@ -89,6 +89,11 @@ def rank(group: Sequence[tuple[Episode, Sample]], weights: RewardWeights, simila
     return [Ranked(i, p, float(a), r) for i, (p, a, r) in enumerate(zip(parts, gains, ranks, strict=True))]
 
 
+def signed(value: float) -> str:
+    """Two decimals with a sign; never -0.00."""
+    return f"{round(value, 2) + 0.0:+.2f}"
+
+
 def waterfall_svg(found: Sequence[Bar], gate: str = "hard") -> str:
     """The waterfall as inline SVG with every number written out."""
     low = min(0.0, *(min(b.start, b.start + b.value) for b in found))
@@ -101,7 +106,7 @@ def waterfall_svg(found: Sequence[Bar], gate: str = "hard") -> str:
     shut = found[0].value == 0 and gate != "additive"
     state = f"gate ({gate}): " + ("shut, R_acc = 0: hatched terms are not paid" if shut else "open")
     brace = '<path d="M222 46h-6v78h6" fill="none" stroke="currentColor" stroke-width="1.5"/>'
-    spoken = "; ".join(f"{bar.name} {bar.value:+.2f}" for bar in found)
+    spoken = "; ".join(f"{bar.name} {signed(bar.value)}" for bar in found)
     hatch = (
         '<defs><pattern id="in-hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
         'patternTransform="rotate(45)"><line y2="6" stroke="currentColor" stroke-width="1.5"/></pattern></defs>'
@@ -124,7 +129,7 @@ def _bar_row(bar: Bar, y: int, x: Any, scale: float) -> str:
             f'stroke="{COLOURS[bar.name]}" stroke-dasharray="4 3"/>'
         )
         end = max(end, x(first) + size)
-    value = f"{bar.value:+.2f}" + (f" (withheld {bar.withheld:+.2f})" if hatched else "")
+    value = signed(bar.value) + (f" (withheld {signed(bar.withheld)})" if hatched else "")
     return (
         f'<text x="0" y="{y + 15}"><tspan font-weight="600">{bar.name}</tspan> {escape(bar.formula)}</text>'
         f'{hatched}{solid}<text x="{min(end + 6, 540):.1f}" y="{y + 15}">{value}</text>'
@@ -141,7 +146,7 @@ def table_html(ranked: Sequence[Ranked], names: Sequence[str], chosen: int) -> s
         p = item.parts
         numbers = (p.acc, p.loc, p.type, p.tool, p.format, p.total, item.advantage)
         mark = "<b>▸</b> " if item.index == chosen else ""
-        cells = "".join(f'<td class="num">{value:+.2f}</td>' for value in numbers)
+        cells = "".join(f'<td class="num">{signed(value)}</td>' for value in numbers)
         rows += f"<tr><td>{item.rank}</td><td>{mark}{escape(names[item.index])}</td>{cells}</tr>"
     return f'<table class="ranking">{head}</tr>{rows}</table>'
 
@@ -184,7 +189,7 @@ def static_figure(parts: RewardParts, weights: RewardWeights | None = None) -> F
     starts = [bar.start for bar in found]
     axis.barh(labels, withheld, left=starts, facecolor="white", edgecolor="#555", hatch="///")
     drawn = axis.barh(labels, [b.value for b in found], left=starts, color=[COLOURS[b.name] for b in found])
-    axis.bar_label(drawn, [f"{b.value:+.2f}" for b in found], padding=3, fontsize=8)
+    axis.bar_label(drawn, [signed(b.value) for b in found], padding=3, fontsize=8)
     axis.axvline(0, color="black", linewidth=0.8)
     shut = parts.acc == 0 and weights.gate != "additive"
     axis.set_title(f"R = {parts.total:.2f}; gate ({weights.gate}) " + ("shut" if shut else "open"), fontsize=10)

@@ -119,7 +119,7 @@ class TracePlayer(widgets.VBox):
         boxes = [mark.box for mark in marks if mark.box and (mark.kind != "truth" or "prediction" not in kinds)]
         with self.stage.hold_sync():
             self.stage.label = f"step {self.step}: {step.title}"
-            self.stage.focus = list(boxes[-1]) if boxes else []
+            self.stage.target = list(boxes[-1]) if boxes else []
             self.stage.overlay = trace_html.svg_marks(marks, width, height)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:

@@ -54,7 +54,7 @@ function render({ model, el }) {
   }
   const middle = () => [view[0] + view[2] / 2, view[1] + view[3] / 2];
   function focus_on() {
-    const b = model.get("focus"); if (b.length !== 4) return reset();
+    const b = model.get("target"); if (b.length !== 4) return reset();
     const [w, h] = size(), side = Math.min(1, 2.2 * Math.max(b[2] - b[0], b[3] - b[1]) / 1000);
     view = [(b[0] + b[2]) / 2000 * w - side * w / 2, (b[1] + b[3]) / 2000 * h - side * h / 2, side * w, side * h];
     clamp(); apply();
@@ -154,7 +154,7 @@ class Stage(anywidget.AnyWidget):
         image: JPEG bytes. size: (width, height) of the full-resolution picture in pixels.
         overlay: SVG elements in pixel units. label: What a screen reader says.
         drawing: True = dragging draws `box` instead of panning.
-        box: The drawn box, relative units. focus: Box that the `f` key zooms to, [] = whole image.
+        box: The drawn box, relative units. target: Box that the `f` key zooms to, [] = whole image.
     """
 
     _esm = _JS
@@ -165,7 +165,7 @@ class Stage(anywidget.AnyWidget):
     label = traitlets.Unicode("").tag(sync=True)
     drawing = traitlets.Bool(False).tag(sync=True)
     box = traitlets.List(traitlets.Int(), default_value=[]).tag(sync=True)
-    focus = traitlets.List(traitlets.Float(), default_value=[]).tag(sync=True)
+    target = traitlets.List(traitlets.Float(), default_value=[]).tag(sync=True)
 
     def on_key(self, act: Callable[[str], None]) -> None:
         """Call `act` with `next`, `previous`, `first` or `last` when the image has the keyboard."""
