@@ -222,7 +222,8 @@ def _weights(dataset: str, labels: bytes, resamples: int, seed: int) -> np.ndarr
     for mask in (label, ~label):
         size = int(mask.sum())
         if size:
-            weights[:, mask] = rng.multinomial(size, np.full(size, 1 / size), size=resamples)
+            drawn = rng.integers(0, size, (resamples, size)) + size * np.arange(resamples)[:, None]
+            weights[:, mask] = np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size)
     weights.flags.writeable = False
     return weights
 
