@@ -198,39 +198,57 @@ def fractal(rng: np.random.Generator, h: int, w: int, cell: float, octaves: int 
     return total / float(np.sqrt(max(norm, 1e-6)))  # numpy 2: a float64 scalar would widen the array
 
 
+_COARSE = 4  # light fields are smooth: drawn at a quarter of the size
+
+
+def _grid(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel coordinates (y, x) of a coarse grid over an h x w image."""
+    rows, cols = -(-h // _COARSE), -(-w // _COARSE)
+    y, x = np.mgrid[0:rows, 0:cols].astype(np.float32)
+    return (y + 0.5) * (h / rows), (x + 0.5) * (w / cols)
+
+
+def _spread(field: np.ndarray, h: int, w: int) -> np.ndarray:
+    return cv2.resize(field.astype(np.float32), (w, h), interpolation=cv2.INTER_CUBIC)
+
+
 def lighting(rng: np.random.Generator, h: int, w: int, strength: float) -> np.ndarray:
     """Multiplicative light field (h, w) around 1: a slope, a vignette or lamp, and a slow undulation."""
-    y, x = np.mgrid[0:h, 0:w].astype(np.float32)
+    y, x = _grid(h, w)
     x, y = x / w - 0.5, y / h - 0.5
     a = rng.uniform(0, 2 * np.pi)
     field = strength * rng.uniform(0.3, 1.0) * (np.cos(a) * x + np.sin(a) * y)
     cx, cy, reach = rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5), rng.uniform(0.4, 0.9)
     field += strength * rng.uniform(-0.3, 0.7) * (np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / reach**2) - 0.6)
-    field += 0.1 * strength * smooth_noise(rng, h, w, 0.5 * min(h, w))
-    return 1 + 0.65 * np.tanh(field / 0.65)  # no hard stop: a clipped field would draw an edge
+    field += 0.1 * strength * smooth_noise(rng, *x.shape, 0.5 * min(x.shape))
+    return _spread(1 + 0.65 * np.tanh(field / 0.65), h, w)  # no hard stop: a clipped field would draw an edge
 
 
 def glare(
     rng: np.random.Generator, h: int, w: int, count: int, level: float, size: float = 0.2, slender: float = 0.25
 ) -> np.ndarray:
     """Additive soft highlights (h, w): `count` elongated Gaussians of up to `level` grey levels, no edges."""
-    y, x = np.mgrid[0:h, 0:w].astype(np.float32)
-    total, side = np.zeros((h, w), np.float32), min(h, w)
+    y, x = _grid(h, w)
+    total, side = np.zeros(x.shape, np.float32), min(h, w)
     for _ in range(count):
         a, long = rng.uniform(0, np.pi), size * side * rng.uniform(0.5, 1.5)
         short = long * rng.uniform(slender, 0.9)
         dx, dy = x - rng.uniform(0, w), y - rng.uniform(0, h)
         u, v = (np.cos(a) * dx + np.sin(a) * dy) / long, (np.cos(a) * dy - np.sin(a) * dx) / short
         total += level * rng.uniform(0.4, 1.0) * np.exp(-(u * u + v * v))
-    return total
+    return _spread(total, h, w)
 
 
 def sensor(rng: np.random.Generator, image: np.ndarray, blur: float, noise: float) -> np.ndarray:
     """Optics and sensor: Gaussian blur (px), signal-dependent noise (grey levels), uint8."""
     out = cv2.GaussianBlur(image, (0, 0), blur) if blur > 0.2 else image
     if noise > 0:
-        grain = rng.standard_normal(image.shape[:2], dtype=np.float32)[..., None]
-        colour = rng.standard_normal(image.shape, dtype=np.float32)
-        level = noise * np.sqrt(0.4 + 0.6 * np.clip(out, 0, 255) / 128)
-        out = out + level * (0.85 * grain + 0.5 * colour)
+        grain = rng.standard_normal(image.shape[:2], dtype=np.float32)
+        dirt = rng.standard_normal(image.shape, dtype=np.float32)
+        level = np.sqrt(0.4 + (0.6 / 128) * np.clip(cv2.cvtColor(out, cv2.COLOR_RGB2GRAY), 0, 255)) * float(noise)
+        dirt *= 0.5
+        dirt += 0.85 * grain[..., None]
+        dirt *= level[..., None]
+        dirt += out
+        out = dirt
     return np.clip(out + 0.5, 0, 255).astype(np.uint8)

@@ -1,7 +1,8 @@
 """What the generated world holds: which images, of which category and mechanism, under which official file name.
 
 Everything is decided here, before the first pixel, from the set's name, the seed and the scale alone.
-Counts and shares are ours (`# not in paper`); 300 + 300 images keep a balanced accuracy's 95 % half-width under 4 points.
+Counts and shares are ours (`# not in paper`): 300 + 300 images keep the 95 % half-width of a balanced accuracy under
+4 points.
 """
 
 from __future__ import annotations
