@@ -60,7 +60,7 @@ def exposure(image: np.ndarray, strength: float, rng: np.random.Generator) -> np
 
 IMAGES: dict[str, tuple[Disturb, tuple[float, ...]]] = {  # strengths: not in paper
     "noise": (noise, (4, 8, 16, 32)),
-    "blur": (blur, (1, 2, 4, 8)),
+    "blur": (blur, (2, 4, 8, 16)),
     "JPEG": (jpeg, (30, 60, 80, 95)),
     "rotation": (rotation, (2, 5, 10, 20)),
     "exposure": (exposure, (0.25, 0.5, 1, 1.5)),
