@@ -21,6 +21,7 @@ from .samples import Sample
 if TYPE_CHECKING:
     from .policies import Policy
 
+ROOT = Path(__file__).resolve().parents[1]
 ON_DISK_UNNAMED = ("kolektorsdd", "kolektorsdd-tiles")  # no category folders: --category names the product instead
 
 
@@ -73,6 +74,14 @@ def _parser() -> argparse.ArgumentParser:
     for command in (inspect, evaluate):
         command.add_argument("--category", default="", metavar="NAME", help="product name as the data set spells it")
         _common(command)
+    world = commands.add_parser("world", help="make the profile's data sets, or check that the real ones are there")
+    world.add_argument("--profile", default="tiny", metavar="P")
+    world.set_defaults(run=run_world)
+    base = commands.add_parser("base-model", help="train indus-tiny's base weights from nothing; resumes")
+    base.add_argument("--out", type=Path, metavar="DIR", help="default: where the tiny profile looks for them")
+    base.set_defaults(run=run_base_model)
+    for command in (inspect, evaluate, world, base):
+        command.add_argument("--traceback", action="store_true", help="show where an error came from")
     commands.add_parser("serve", help="transformers serve MODEL [options], with our processor known to it")
     return parser
 
@@ -84,7 +93,6 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--api-key-env", default="", metavar="VAR", help="environment variable with the server's key")
     parser.add_argument("--mode", default="agent", choices=("agent", "direct"), help="direct: one prompt, no tools")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
 
 
 def _positive(text: str) -> int:
@@ -228,6 +236,27 @@ def write_text(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
+
+
+def run_world(args: argparse.Namespace) -> int:
+    """`world`: what `make reproduce` needs on disk before the second notebook."""
+    from . import notebook_runs, worlds
+
+    profile = profiles.get(args.profile)
+    if profile.data.standins:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        worlds.write_world(ROOT / profile.data.root, scale=profile.data.scale, n_workers=cores)
+    elif line := notebook_runs.missing_data(profile):
+        raise FileNotFoundError(line)
+    return 0
+
+
+def run_base_model(args: argparse.Namespace) -> int:
+    """`base-model`: the committed base weights again, from random ones."""
+    from . import base_training
+
+    print(base_training.train(ROOT, args.out or ROOT / profiles.get("tiny").model.base))
+    return 0
 
 
 def serve(arguments: Sequence[str]) -> int:
