@@ -145,7 +145,10 @@ def audit(
 
     Raises:
         KeyError: an episode's sample is not among `samples`.
+        ValueError: episodes of several seeds: each seed is a model of its own, audit them one by one.
     """
+    if len({e.seed for e in episodes}) > 1:
+        raise ValueError("episodes of several seeds: audit one seed, with the policy that made it")
     known = {(s.dataset, s.id): s for s in samples}
     used = [e for e in episodes if e.turns and e.turns[0].calls]
     chosen = [known[e.dataset, e.sample_id] for e in used]

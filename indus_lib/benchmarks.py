@@ -1,7 +1,8 @@
 """Tables 1-9 from runs: `{run name: {data set: episodes}}` in, `Table` out, the paper's numbers beside ours.
 
 Which run answers which row of the paper stands in `data/paper.json` (`run`). Runs the paper has no row for (always-yes,
-random, another model) are appended to Tables 1, 2 and 6. The average needs all five data sets.
+random, another model) are appended to Tables 1, 2 and 6; our own ablations have the table `own_ablations`. The average
+needs all five data sets.
 """
 
 from __future__ import annotations
@@ -18,6 +19,16 @@ from .tables import Row, Table, percent, rounded
 
 Runs = Mapping[str, Mapping[str, Sequence[Episode]]]
 Board = dict[str, dict[str, Outcomes]]
+OWN_ABLATIONS = {  # run -> row; ours, not in paper
+    "full": "full (gated reward)",
+    "additive": "additive reward instead of the gate",
+    "soft_gate": "soft gate",
+    "no_delta": "calls only cost, no delta_conf bonus",
+    "sft": "SFT only, whole corpus",
+    "sft_50": "SFT only, half of the corpus",
+    "sft_25": "SFT only, a quarter of the corpus",
+    **{f"no_{tool}_at_inference": f"full without {tool} at inference" for tool in report.TOOL_NAMES},
+}
 OPEN_TABLES = ("table1_balanced_accuracy", "table2_recall", "table6_f1")
 
 
@@ -112,7 +123,8 @@ def accuracy_table(table_id: str, boards: Board, profile: str, config_hash: str)
         rows += _run_rows(entry["row"], boards.get(run, {}), metric, entry["values"])
         done.add(run)
     if table_id in OPEN_TABLES:
-        wanted = {"base", "full", "sft", *(run for run in boards if run not in all_paper_runs())}
+        ablations = (all_paper_runs() | set(OWN_ABLATIONS)) - {"base", "full", "sft"}
+        wanted = {run for run in boards if run not in ablations}
         rows += [r for run in boards if run in wanted - done for r in _run_rows(run, boards[run], metric, {})]
     columns = [*columns_of(boards), *(c for c in source["columns"] if c not in columns_of(boards))]
     order = [*(c for c in columns if c != paper.AVERAGE), paper.AVERAGE]
@@ -183,6 +195,23 @@ def _usage_row(entry: Mapping, column: str, episodes: Sequence[Episode], reporte
         len(data.seeds),
         reported,
     )
+
+
+def own_ablation_table(runs: Runs, profile: str, config_hash: str) -> Table:
+    """Our own ablations, on the images that all of them saw: balanced accuracy, and calls per image beside it."""
+    chosen = {run: runs[run] for run in OWN_ABLATIONS if run in runs}
+    boards = common(board(chosen))
+    rows: list[Row] = []
+    for run, sets in boards.items():
+        rows += _run_rows(OWN_ABLATIONS[run], sets, "balanced_accuracy", {})
+        kept = {i for data in sets.values() for i in data.ids}
+        every = [e for episodes in chosen[run].values() for e in episodes if f"{e.dataset}:{e.sample_id}" in kept]
+        data = metrics.outcomes(every)
+        calls = rounded(report.usage(every).calls_per_image, 2)
+        counts = (data.n_normal, data.n_anomalous, data.n_unparsed, len(data.seeds))
+        rows.append(Row(OWN_ABLATIONS[run], "calls per image", calls, None, *counts))
+    notes = ("Ours, not in the paper. Balanced accuracy in percent; calls per image over all data sets.",)
+    return Table("own_ablations", "Gate, bonus and corpus size", profile, config_hash, tuple(rows), notes)
 
 
 def build(runs: Runs, profile: str, config_hash: str, only: Sequence[str] = ()) -> dict[str, Table]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +27,7 @@ def difference_name(better: str, worse: str, metric: str) -> str:
 def wanted_differences() -> list[tuple[str, str, str]]:
     """(better, worse, table id) of every difference the claims are about, each once."""
     pairs = [(c["better"], c["worse"], c["table"]) for c in paper.load()["claims"] if "better" in c]
+    pairs += [("full", run, "table3_modules") for run in benchmarks.OWN_ABLATIONS if run != "full"]
     first: dict[tuple[str, str, str], tuple[str, str, str]] = {}
     for better, worse, table_id in pairs:
         first.setdefault((better, worse, paper.table(table_id)["metric"]), (better, worse, table_id))
@@ -137,6 +140,50 @@ def mechanism_table(runs: Runs, mechanisms: Mapping[str, str], profile: str, con
                 rows.append(benchmarks.cell(run, name, metrics.outcomes(part), "balanced_accuracy"))
     notes = ("Mechanism: small -> crop, faint -> enhance, geometric -> measure, prior -> prior, plain -> none.",)
     return Table("mechanisms", "Balanced accuracy by mechanism", profile, config_hash, tuple(rows), notes)
+
+
+def mechanism_difference_table(runs: Runs, mechanisms: Mapping[str, str], profile: str, config_hash: str) -> Table:
+    """What each missing tool costs on each mechanism: full minus run, paired, on common images over all data sets."""
+    rows: list[Row] = []
+    full = [e for episodes in runs.get("full", {}).values() for e in episodes]
+    for run in (name for name in runs if name.startswith("no_") and name != "no_format" and full):
+        other = [e for episodes in runs[run].values() for e in episodes]
+        for name in sorted(set(mechanisms.values()) - {""}):
+            rows += _mechanism_difference(run, name, full, other, mechanisms)
+    notes = ("Points of balanced accuracy lost without the tool; paired bootstrap on the same images.",)
+    return Table("mechanism_losses", "What a missing tool costs", profile, config_hash, tuple(rows), notes)
+
+
+def _mechanism_difference(
+    run: str, name: str, full: Sequence[Episode], other: Sequence[Episode], mechanisms: Mapping[str, str]
+) -> list[Row]:
+    shared = {(e.dataset, e.sample_id) for e in full} & {(e.dataset, e.sample_id) for e in other}
+    parts = [
+        mechanism_episodes([e for e in every if (e.dataset, e.sample_id) in shared], mechanisms, name)
+        for every in (full, other)
+    ]
+    if len({bool(e.label) for e in parts[0]}) < 2:
+        return []
+    a, b = (metrics.outcomes(part) for part in parts)
+    return [_difference_row(f"full - {run}", "balanced_accuracy", name, metrics.paired_difference(a, b), a, b)]
+
+
+def read_mechanisms(root: Path | str, samples: Mapping[str, Sequence[Sample]]) -> dict[str, str]:
+    """`<dataset>:<sample id>` -> mechanism, from the stand-ins' sidecars; empty for real data sets, which have none.
+
+    Args:
+        root: Folder that holds one folder per data set.
+        samples: Samples by data set.
+    """
+    found: dict[str, str] = {}
+    for dataset, known in samples.items():
+        base = Path(root) / dataset
+        path = base / "mechanisms.json"
+        if path.is_file():
+            names = json.loads(path.read_text(encoding="utf-8"))
+            keys = {s.id: s.image.resolve().relative_to(base.resolve()).as_posix() for s in known}
+            found |= {f"{dataset}:{i}": names[key] for i, key in keys.items() if names.get(key)}
+    return found
 
 
 def mechanism_episodes(episodes: Sequence[Episode], mechanisms: Mapping[str, str], name: str) -> list[Episode]:

@@ -214,7 +214,7 @@ def sample_weights(data: Outcomes, resamples: int = RESAMPLES, seed: int = 0) ->
     return _weights(data.dataset, data.label.tobytes(), resamples, seed)
 
 
-@lru_cache(maxsize=12)  # every row of a table resamples the same images
+@lru_cache(maxsize=20)  # every row of a table resamples the same images
 def _weights(dataset: str, labels: bytes, resamples: int, seed: int) -> np.ndarray:
     label = np.frombuffer(labels, dtype=bool)
     rng = np.random.default_rng([seed, zlib.crc32(dataset.encode()), len(label)])

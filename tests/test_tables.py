@@ -12,7 +12,7 @@ from evaluation import episode, run, sets
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indus_lib import benchmarks, comparisons, paper, tables
+from indus_lib import benchmark_stage, benchmarks, comparisons, paper, profiles, tables
 from indus_lib.samples import Sample
 from indus_lib.tables import Row, Table
 
@@ -166,3 +166,42 @@ def test_metrics_and_localisation_tables_pass_the_schema() -> None:
     normal = [e for e in data if not e.label]
     samples = {"mvtec": [Sample(e.sample_id, Path("x.png"), "mvtec", label=e.label) for e in data]}
     assert normal and comparisons.localisation_table({"full": {"visa": data}}, samples, "tiny", "x").rows == ()
+
+
+def test_own_ablations_stay_out_of_table_1() -> None:
+    runs = {**RUNS, "additive": sets(0.9, 0.9, n=20, tools=("crop", "prior"))}
+    table = benchmarks.own_ablation_table(runs, "tiny", "x")
+    name = benchmarks.OWN_ABLATIONS["additive"]
+    assert table.get(name, "calls per image").value == 2.0
+    assert table.get(benchmarks.OWN_ABLATIONS["full"], "MVTec").n_normal == 20  # the images both saw
+    built = benchmarks.build(runs, "tiny", "x", only=["table1_balanced_accuracy"])["table1_balanced_accuracy"]
+    assert built.get("additive", "MVTec") is None and built.get("always_yes", "MVTec") is not None
+
+
+def test_what_a_missing_tool_costs_by_mechanism(tmp_path: Path) -> None:
+    full = [episode(i, i % 2 == 0, i % 2 == 0) for i in range(40)]  # all right
+    blind = [episode(i, i % 2 == 0, i % 4 == 0) for i in range(40)]  # misses every second anomaly
+    mechanisms = {f"mvtec:{e.sample_id}": "small" if i % 4 == 2 else "plain" for i, e in enumerate(full) if e.label}
+    runs = {"full": {"mvtec": full}, "no_crop": {"mvtec": blind}}
+    table = comparisons.mechanism_difference_table(runs, mechanisms, "tiny", "x")
+    assert table.get("full - no_crop", "small").value == 50.0
+    assert table.get("full - no_crop", "plain").value == 0.0
+    sidecar = tmp_path / "mvtec" / "mechanisms.json"
+    sidecar.parent.mkdir()
+    sidecar.write_text('{"a/test/good/1.png": "", "a/test/cut/2.png": "small"}')
+    samples = [
+        Sample(f"s{i}", sidecar.parent / p, "mvtec") for i, p in enumerate(("a/test/good/1.png", "a/test/cut/2.png"))
+    ]
+    assert comparisons.read_mechanisms(tmp_path, {"mvtec": samples, "visa": []}) == {"mvtec:s1": "small"}
+
+
+def test_everything_in_one_call(tmp_path: Path) -> None:
+    profile = profiles.get("tiny")
+    found = benchmark_stage.all_tables(RUNS, {}, profile, notes=("Data: by hand.",))
+    assert {"differences", "metrics", "claims", "consistency", "calibration", "timings"} <= set(found)
+    assert "Data: by hand." in found["table3_modules"].notes
+    drawn = benchmark_stage.all_figures({"base": RUNS["base"]}, found, {}, profile)
+    paths = benchmark_stage.write(found, {"tool_usage": drawn["tool_usage"]}, tmp_path)
+    assert all(path.is_file() for path in paths) and "cases" not in drawn
+    again = benchmark_stage.all_tables(RUNS, {}, profile, notes=("Data: by hand.",))
+    assert all(found[name].to_json() == again[name].to_json() for name in found)
