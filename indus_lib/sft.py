@@ -29,13 +29,26 @@ WEIGHT_DECAY = 0.01  # not in paper
 LARGE = 1e9  # parameters; above, activations are recomputed in the backward pass (section 6)
 
 
+class Buckets(LengthGroupedSampler):
+    """Order of an epoch in batches of similar length, from seed and epoch alone: a resumed run has the same order."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int):
+        super().__init__(batch_size, lengths=lengths)
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The trainer calls this before every epoch, also the one that it resumes in."""
+        self.generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+
+
 class BucketTrainer(Trainer):
     """`Trainer` whose batches hold conversations of similar length (less padding, same epochs)."""
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Buckets:
         rows = self.train_dataset if train_dataset is None else train_dataset
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(size, lengths=[len(row) for row in rows])
+        return Buckets(size, [len(row) for row in rows], self.args.seed)
 
 
 def train(

@@ -1,0 +1,146 @@
+"""The boundary between what is learnt and what is not, and that RL, SFT and inspection see the same tokens."""
+
+import numpy as np
+import pytest
+import torch
+import training_world as world
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indus_lib import loop, protocol, tiny_model, train_data
+from indus_lib.local_policy import LocalPolicy
+from indus_lib.policies import ScriptedPolicy
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+END = "<|im_end|>"
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    return world.make_samples(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def mini(samples):
+    return tiny_model.build(world.MINI, world.texts(world.conversations(samples)))
+
+
+def test_trained_and_masked_spans(samples, mini):
+    """Learnt: the agent's words and its end of turn. Masked: image, instruction, headers, observation, newline."""
+    talk = world.conversation(samples[0], says=True, calls=True)
+    question, seen = talk[0]["content"][1]["text"], talk[2]["content"][0]["text"]
+    image = "<|vision_start|><|image_pad|><|vision_end|>"
+    assert train_data.spans(train_data.encode(talk, mini[1]), mini[1]) == [
+        (False, f"<|im_start|>user\n{image}{question}{END}\n<|im_start|>assistant\n"),
+        (True, talk[1]["content"][0]["text"] + END),
+        (False, f"\n<|im_start|>user\n{seen}{image}</observation>{END}\n<|im_start|>assistant\n"),
+        (True, talk[3]["content"][0]["text"] + END),
+    ]
+
+
+def test_image_tokens_match_the_pixels(samples, mini):
+    """One placeholder per merged patch, for the photograph and for the tool's picture; none is learnt."""
+    one = train_data.encode(world.conversation(samples[0], says=False, calls=True), mini[1])
+    places = one.input_ids == mini[1].image_token_id
+    assert places.sum() == one.image_grid_thw.prod(-1).sum() // 4
+    assert not one.mask[places].any() and len(one.image_grid_thw) == 2
+    assert one.pixel_values.shape[0] == one.image_grid_thw.prod(-1).sum()
+
+
+WORDS = st.text(st.characters(exclude_categories=("Cs",)), max_size=40).filter(lambda t: "<|" not in t)
+
+
+@given(first=WORDS, second=WORDS)
+@settings(max_examples=40, deadline=None)
+def test_any_words_of_the_agent_are_learnt_and_nothing_else(samples, mini, first, second):
+    """Also newlines at the boundary and odd scripts: the learnt ids decode to exactly what was said."""
+    talk = world.conversation(samples[0], says=False, calls=True)
+    talk[1], talk[3] = (protocol.add_assistant([], t)[0] for t in (first, second))
+    learnt = [text for kept, text in train_data.spans(train_data.encode(talk, mini[1]), mini[1]) if kept]
+    assert learnt == [first + END, second + END]
+
+
+def test_sampled_ids_are_kept_as_they_are(samples, mini):
+    """Ids that decode to the same text but are split otherwise survive; a cut-off turn gets no learnt end."""
+    processor = mini[1]
+    talk = world.conversation(samples[0], says=False, calls=False)
+    letters = [processor.tokenizer(c, add_special_tokens=False)["input_ids"][0] for c in "seen"]
+    assert letters != processor.tokenizer("seen", add_special_tokens=False)["input_ids"]
+    talk[1] = {**talk[1], "token_ids": tuple(letters)}
+    one = train_data.encode(talk, processor)
+    assert one.input_ids[one.mask].tolist() == letters
+
+
+class Recorder(LocalPolicy):
+    """A policy that keeps every prompt it was fed."""
+
+    def encode(self, conversations, *, prompt):
+        inputs = super().encode(conversations, prompt=prompt)
+        if prompt:
+            rows = zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+            self.fed = [*getattr(self, "fed", []), [ids[keep.bool()].tolist() for ids, keep in rows]]
+        return inputs
+
+
+def test_inspection_and_training_build_the_same_tokens(samples, mini):
+    """A real loop: what the model was fed, plus what it said, is what training encodes, token by token, pixel by
+    pixel."""
+    talks = [world.conversation(s, says=bool(i % 2), calls=True) for i, s in enumerate(samples[:4])]
+    lines = [[m["content"][0]["text"] for m in talk if m["role"] == "assistant"] for talk in talks]
+    script = ScriptedPolicy(
+        lambda talk, turn: next(x for x, t in zip(lines, talks, strict=True) if _same(talk, t))[turn]
+    )
+    traces = loop.rollout(script, samples[:4], config=world.PROFILE.inspection, margins=False)
+    recorder = Recorder(*mini)
+    for prefix in (1, 3):
+        recorder.encode([t.conversation[:prefix] for t in traces], prompt=True)
+    for i, trace in enumerate(traces):
+        one = train_data.encode(trace.conversation, mini[1])
+        first, second = recorder.fed[0][i], recorder.fed[1][i]
+        assert len(trace.replies) == 2 and one.prompt_length == len(first)
+        assert one.input_ids[: len(first)].tolist() == first
+        assert one.input_ids[: len(second)].tolist() == second
+        pixels = recorder.encode([trace.conversation], prompt=False)["pixel_values"]
+        assert torch.equal(pixels, one.pixel_values)
+
+
+def _same(a, b) -> bool:
+    return np.array_equal(a[0]["content"][0]["image"], b[0]["content"][0]["image"])
+
+
+def test_sampled_rollout_is_what_training_encodes(samples, mini):
+    """With a sampling policy: prompt as fed + ids as sampled = the training sequence."""
+    recorder = Recorder(*mini)
+    traces = loop.rollout(
+        recorder, samples[:4], config=world.PROFILE.inspection, temperature=1.0, seed=3, margins=False
+    )
+    for fed, trace in zip(recorder.fed[0], traces, strict=True):
+        one = train_data.encode(train_data.with_ids(trace.conversation, trace.replies), mini[1])
+        assert one.input_ids.tolist() == fed + list(trace.replies[0].token_ids)
+        assert one.input_ids[one.mask].tolist() == list(trace.replies[0].token_ids)
+
+
+def test_loss_counts_generated_tokens_only(samples, mini):
+    """The model's loss on a padded batch equals the mean over learnt tokens of -log p, computed by hand."""
+    model, processor = mini
+    rows = [train_data.encode(t, processor) for t in world.conversations(samples[:6])]
+    batch = train_data.collate(rows, processor.tokenizer.pad_token_id, processor.image_token_id)
+    with torch.no_grad():
+        output = model(**batch)
+    log_p = output.logits[:, :-1].log_softmax(-1).gather(-1, batch["input_ids"][:, 1:, None]).squeeze(-1)
+    learnt = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
+    for i, row in enumerate(rows):
+        learnt[i, : len(row)] = torch.from_numpy(row.mask)
+    assert output.loss.item() == pytest.approx(-log_p[learnt[:, 1:]].mean().item(), rel=1e-5)
+    assert (batch["labels"] != train_data.IGNORED).equal(learnt)
+
+
+def test_bad_conversations_are_named(samples, mini):
+    """Too long, without an image, or with an image token as text."""
+    talk = world.conversation(samples[0], says=True, calls=False)
+    with pytest.raises(ValueError, match=r"conversation 0 has .* the limit is 20"):
+        train_data.encode_all([talk], mini[1], max_length=20, progress="")
+    with pytest.raises(ValueError, match="needs its image"):
+        train_data.encode([{**talk[0], "content": talk[0]["content"][1:]}, talk[1]], mini[1])
+    with pytest.raises(ValueError, match="image placeholders"):
+        train_data.encode([talk[0], *protocol.add_assistant([], "<|image_pad|>")], mini[1])
