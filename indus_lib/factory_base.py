@@ -93,9 +93,9 @@ def _centre(rng: np.random.Generator, cover: np.ndarray, taken: list[tuple[float
 
 def _marks(rng: np.random.Generator, image: np.ndarray, cover: np.ndarray) -> list[Mark]:
     side, marks, taken = min(image.shape[:2]), [], []
-    for _ in range(int(rng.integers(0, 7))):
+    sizes = [_log_uniform(rng, _SMALL * side / 256, _LARGE * side) for _ in range(int(rng.integers(0, 7)))]
+    for size in sorted(sizes, reverse=True):  # large ones first, or they would find no room
         kind = str(rng.choice(BASE_KINDS))
-        size = _log_uniform(rng, _SMALL * side / 256, _LARGE * side)
         if kind in ("reflection", "smear"):
             size = max(size, 0.05 * side)
         centre = _centre(rng, cover, taken, size)

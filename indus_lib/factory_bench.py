@@ -171,7 +171,7 @@ class Bench:
         nominal = a + np.linspace(0, 1, n)[:, None] * (b - a)
         pitch = float(np.hypot(*(b - a))) / (n - 1)
         angle = float(np.rad2deg(np.arctan2(*(b - a)[::-1])))
-        moves, lean, absent = _row_moves(self.rng, n, self.plan, shape)
+        moves, lean, absent = _row_moves(np.random.default_rng(int(self.rng.integers(1 << 62))), n, self.plan)
         along = (b - a) / np.hypot(*(b - a))
         centres = nominal + pitch * (moves[:, :1] * along + moves[:, 1:] * np.array([-along[1], along[0]]))
         mask = np.zeros((self.h, self.w), np.uint8)
@@ -217,8 +217,11 @@ def _feature(shape: str, w: float, long: float, tip: float) -> np.ndarray:
     return points
 
 
-def _row_moves(rng: np.random.Generator, n: int, plan: RowPlan, shape: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """Displacements (n, 2) in pitches (along, across), lean (n,) in pitches, index of the missing one or -1."""
+def _row_moves(rng: np.random.Generator, n: int, plan: RowPlan) -> tuple[np.ndarray, np.ndarray, int]:
+    """Displacements (n, 2) in pitches (along, across), lean (n,) in pitches, index of the missing one or -1.
+
+    `rng` is its own: whatever the plan draws, the rest of the part stays the same.
+    """
     moves = np.clip(rng.normal(0, 0.012, (n, 2)), -0.035, 0.035)  # healthy rows stay within 5 % of the pitch
     moves[[0, -1]] *= 0.5
     lean, absent = np.zeros(n), -1
