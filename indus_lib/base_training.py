@@ -104,9 +104,7 @@ class BaseTrainer:
         self.schedule.step()
         return {name: float(value) for name, value in losses.items()}
 
-    def _views(
-        self, rows: np.ndarray, grid: int, rng: np.random.Generator | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _views(self, rows: np.ndarray, grid: int, rng: np.random.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
         """(B*144, 384) patches and (B*36, classes) targets; with `rng`, flipped at random (captions cannot be)."""
         high, wide = GRIDS[grid]
         images = self.images[rows].reshape(-1, high * CELL, wide * CELL, 3)
@@ -222,7 +220,7 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(item)
 
 
-def train(root: Path, out: Path, config: BaseConfig = BaseConfig()) -> Path:  # noqa: B008  (frozen)
+def train(root: Path, out: Path, config: BaseConfig = BaseConfig()) -> Path:
     """`make base-model`: generate the scenes once, train, save to `out`."""
     data: Any = generate(root / "data/generated/base", config.scenes, seed=config.seed)
     return BaseTrainer(config, data, out, vocabulary_texts(root)).run()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import profiles, readers
 from .episodes import Episode, write_episodes
 from .samples import Sample
+from .selection import balanced_limit
 
 if TYPE_CHECKING:
     from .policies import Policy
@@ -125,7 +126,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     profile = profiles.get(args.profile)
     for path in (args.out, args.episodes):
         _writable(path)
-    samples = take(_samples(args), args.limit)
+    samples = balanced_limit(_samples(args), args.limit)
     policy = _policy(profile, args)
     episodes = loop.inspect(
         policy, samples, profile=profile, mode=args.mode, seed=args.seed, progress=f"{args.layout} ({args.profile})"
@@ -142,21 +143,6 @@ def _samples(args: argparse.Namespace) -> list[Sample]:
     named = args.layout in ON_DISK_UNNAMED
     options: dict[str, Any] = {"category": args.category} if named else {"categories": args.category or None}
     return readers.read(args.layout, args.root, **options)
-
-
-def take(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
-    """At most `limit` samples, half of each class where both have enough, spread evenly over the sorted list."""
-    if limit is None or limit >= len(samples):
-        return list(samples)
-    classes = [[s for s in samples if s.label], [s for s in samples if not s.label]]
-    small = min(classes, key=len)
-    few = min(len(small), limit // 2)
-    kept = {s.id for group in classes for s in _spread(group, few if group is small else limit - few)}
-    return [s for s in samples if s.id in kept]
-
-
-def _spread(group: Sequence[Sample], n: int) -> list[Sample]:
-    return [group[i * len(group) // n] for i in range(n)]
 
 
 def evaluation(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from . import tiny_model
+from .fast_vision import accelerate
 from .policies import Conversation, Reply
 from .processing import VISION_TOKENS, IndusProcessor, images_of, render
 from .protocol import BRANCH, MARGIN_PREFIX
@@ -32,6 +33,8 @@ class LocalPolicy:
     def from_path(cls, path: Path | str, *, name: str = "", batch: int = 64, **options: Any) -> LocalPolicy:
         """Open a local folder or hub name; options as for `tiny_model.load`."""
         model, processor = tiny_model.load(path, **options)
+        if model.device.type == "cpu":
+            accelerate(model)
         return cls(model, processor, name=name or Path(path).name, batch=batch)
 
     def encode(self, conversations: Sequence[Conversation], *, prompt: bool) -> dict[str, torch.Tensor]:
@@ -57,7 +60,10 @@ class LocalPolicy:
         inputs = self.encode(conversations, prompt=True)
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature > 0 else {}
         output = self.model.generate(
-            **inputs, max_new_tokens=max_new_tokens, suppress_tokens=self._suppress, **(sampling or {"do_sample": False})
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            suppress_tokens=self._suppress,
+            **(sampling or {"do_sample": False}),
         )
         width = inputs["input_ids"].shape[1]
         seconds = (time.perf_counter() - start) / len(conversations)

@@ -196,7 +196,9 @@ def take_margins(policy: Policy, traces: list[Trace]) -> None:
     start = time.perf_counter()
     before = policy.margins([_decision(t.conversation[:1], t.replies[0].text) for t in traces])
     last = [1 if len(t.replies) == 1 else 3 for t in traces]
-    after = policy.margins([_decision(t.conversation[:n], t.replies[-1].text) for t, n in zip(traces, last, strict=True)])
+    after = policy.margins(
+        [_decision(t.conversation[:n], t.replies[-1].text) for t, n in zip(traces, last, strict=True)]
+    )
     share = (time.perf_counter() - start) / len(traces)
     for trace, m0, m1 in zip(traces, before, after, strict=True):
         trace.margin_before, trace.margin, trace.seconds = m0, m1, trace.seconds + share

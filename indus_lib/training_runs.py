@@ -23,14 +23,20 @@ from transformers.trainer_utils import get_last_checkpoint
 from . import fast_vision, tiny_model
 
 CURVE = "training.json"
+HASHED = 2**28  # bytes; larger weight files are known by their size
 LORA_RANK = 16  # not in paper
 LORA_LAYERS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"  # not in paper
 
 
 def identity(base: Path | str, **facts: Any) -> str:
-    """Hash of the facts and of the base model (its files' names and sizes: hashing 16 GB per run is too slow)."""
-    files = sorted((p.name, p.stat().st_size) for p in Path(base).glob("*.safetensors")) or [str(base)]
+    """Hash of the facts and of the base model: its bytes, or names and sizes where hashing 16 GB would be too slow."""
+    files = sorted((p.name, _content(p)) for p in Path(base).glob("*.safetensors")) or [str(base)]
     return hashlib.sha256(json.dumps([files, facts], sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _content(path: Path) -> str:
+    size = path.stat().st_size
+    return hashlib.sha256(path.read_bytes()).hexdigest() if size < HASHED else str(size)
 
 
 def complete(out: Path, run: str) -> bool:

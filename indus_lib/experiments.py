@@ -1,0 +1,257 @@
+"""Which runs the tables are made of, and how each is trained and evaluated: the glue that the notebooks call.
+
+A run is a `Variant`: where it starts, what differs from the full agent, which tools it may use. Everything it makes
+lies under `results/<profile>/work`: models, episodes. Each piece is known by the hash of all that decides it, so that
+calling again does only what is missing or changed, and a killed run goes on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from . import comparisons, corpus, grpo, loop, profiles, readers, sft, train_data, training_runs
+from .episodes import Episode, read_episodes, write_episodes
+from .local_policy import LocalPolicy
+from .processing import load_processor
+from .profiles import GRPO, Profile
+from .rewards import RewardWeights
+from .samples import Sample
+from .selection import balanced_limit
+from .tools import TOOLS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One run of the tables.
+
+    Attributes:
+        start: `base` or `sft`: which model RL starts from, or, with `steps` 0, which is evaluated as it is.
+        trained: Whether RL is run.
+        weights: Of the reward.
+        config: Fields of `profiles.GRPO` that differ.
+        tools: Offered in RL and at inference.
+        share: Of the corpus that SFT sees.
+        mode: `direct` for the untrained base (paper section 3).
+        model_of: Evaluate this run's model (a tool taken away at inference only).
+        full_sets: Evaluated on the whole sets, not on the ablation's share.
+    """
+
+    start: str = "sft"
+    trained: bool = True
+    weights: RewardWeights = field(default_factory=RewardWeights)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[str, ...] = TOOLS
+    share: float = 1.0
+    mode: str = "agent"
+    model_of: str = ""
+    full_sets: bool = False
+
+
+def _weights(a: float, b: float, g: float, **options: Any) -> Variant:
+    return Variant(weights=RewardWeights(alpha=a, beta=b, gamma=g, **options))
+
+
+def _without(tool: str) -> tuple[str, ...]:
+    return tuple(t for t in TOOLS if t != tool)
+
+
+VARIANTS: dict[str, Variant] = {
+    "base": Variant(start="base", trained=False, tools=(), mode="direct", full_sets=True),
+    "sft": Variant(trained=False, full_sets=True),
+    "full": Variant(full_sets=True),
+    "rl_only": Variant(start="base"),
+    "no_tools": Variant(tools=()),
+    "weights_0_0_0": _weights(0, 0, 0),  # Tables 4 and 5
+    "weights_0.8_0_0": _weights(0.8, 0, 0),
+    "weights_0.8_0.6_0": _weights(0.8, 0.6, 0),
+    "weights_0_0.6_0.5": _weights(0, 0.6, 0.5),
+    "weights_0.8_0_0.5": _weights(0.8, 0, 0.5),
+    "weights_1_1_1": _weights(1, 1, 1),
+    "no_format": _weights(0.8, 0.6, 0.5, format_penalty=0.0),
+    **{f"no_{t}": Variant(tools=_without(t)) for t in TOOLS},  # Table 8: gone from training and inference
+    **{f"no_{t}_at_inference": Variant(tools=_without(t), model_of="full") for t in TOOLS},
+    **{f"group_{g}": Variant(config={"group": g}) for g in (2, 6, 8)},  # Table 9
+    "additive": Variant(weights=RewardWeights(gate="additive")),  # ours
+    "soft_gate": Variant(weights=RewardWeights(gate="soft")),
+    "no_delta": Variant(weights=RewardWeights(delta_mode="none")),
+    "sft_25": Variant(trained=False, share=0.25),
+    "sft_50": Variant(trained=False, share=0.5),
+}
+MAIN = ("base", "sft", "full")
+ABLATIONS = {
+    "table3_modules": ("base", "full", "sft", "rl_only", "no_tools"),
+    "table4_rewards": ("weights_0_0_0", "weights_0.8_0.6_0", "weights_0_0.6_0.5", "weights_0.8_0_0.5", "no_format"),
+    "table5_weights": ("weights_0_0_0", "weights_0.8_0_0", "weights_0.8_0.6_0", "weights_1_1_1", "full"),
+    "table8_tools": ("full", *(f"no_{t}" for t in TOOLS), *(f"no_{t}_at_inference" for t in TOOLS)),
+    "table9_group_size": ("group_2", "full", "group_6", "group_8"),
+    "ours": ("additive", "soft_gate", "no_delta", "sft_25", "sft_50"),
+}
+"""Runs by the table that needs them; `ours` are questions that the paper does not ask."""
+
+
+def folder(profile: Profile) -> Path:
+    """`results/<profile>`."""
+    return ROOT / "results" / profile.name
+
+
+def data_root(profile: Profile) -> Path:
+    """Where the profile's data sets lie."""
+    return ROOT / profile.data.root
+
+
+def model_path(profile: Profile, run: str, seed: int = 0) -> Path | str:
+    """Folder of a run's model; `base` is the profile's, by path or hub name."""
+    if run == "base":
+        local = ROOT / profile.model.base
+        return local if local.is_dir() else profile.model.base
+    return folder(profile) / "work" / "models" / f"{run}-s{seed}"
+
+
+def test_sets(profile: Profile, limit: int | None = None) -> dict[str, list[Sample]]:
+    """The five test sets, in the paper's order; `limit` images each, both classes alike, spread evenly."""
+    root = data_root(profile)
+    sets = {name: readers.read(name, root / name, dataset=name) for name in profiles.SETS}
+    return {name: balanced_limit(samples, limit) for name, samples in sets.items()}
+
+
+def pool(profile: Profile, split: str = "train") -> list[Sample]:
+    """The training pool (Real-IAD layout) without the categories that overlap a test set: `train`, or `test` for its
+    own validation part, on which everything is tuned."""
+    root = data_root(profile)
+    samples = readers.read("real-iad", root / profile.data.pool, split=split)
+    names = {s.category for name in profiles.SETS for s in readers.read(name, root / name, boxes=False)}
+    return corpus.disjoint(samples, names)[0]
+
+
+def mechanisms(profile: Profile) -> dict[str, str]:
+    """`<dataset>:<sample id>` -> mechanism of the stand-ins; empty for the real sets, which say nothing of it."""
+    return comparisons.read_mechanisms(data_root(profile), test_sets(profile))
+
+
+def build_corpus(profile: Profile, seed: int = 0, teacher: Any = None) -> corpus.BuildReport:
+    """Indus-CoT of the profile, in `results/<profile>/work/corpus`."""
+    root = data_root(profile)
+    names = sorted({s.category for n in profiles.SETS for s in readers.read(n, root / n, boxes=False)})
+    samples = readers.read("real-iad", root / profile.data.pool, split="train")
+    c = profile.corpus
+    return corpus.build(
+        samples, folder(profile) / "work/corpus", n=c.n, teacher=teacher or c.teacher, seed=seed,
+        test_categories=names, detail=profile.inspection.detail, validation=c.validation, exploration=c.exploration,
+        progress="Indus-CoT",
+    )  # fmt: skip
+
+
+def encoded(profile: Profile, split: str = "train") -> list[train_data.Encoded]:
+    """The corpus as tokens, masks and pixels."""
+    work = folder(profile) / "work/corpus"
+    records = corpus.read(work, split)
+    processor = load_processor(model_path(profile, "base"))
+    talks = (corpus.conversation(r, work, profile.inspection) for r in records)
+    return train_data.encode_all(
+        talks, processor, max_length=profile.sft.max_length, total=len(records), progress=f"encode {split}"
+    )
+
+
+def train(profile: Profile, run: str, seed: int = 0, *, data: Sequence[train_data.Encoded] = ()) -> Path | str:
+    """The model of a run, trained if it is not there yet (and the SFT model it starts from)."""
+    variant = VARIANTS[run]
+    if variant.model_of:
+        return train(profile, variant.model_of, seed, data=data)
+    if not variant.trained:
+        return model_path(profile, "base") if variant.start == "base" else _sft(profile, run, variant.share, seed, data)
+    start = model_path(profile, "base") if variant.start == "base" else _sft(profile, "sft", 1.0, seed, data)
+    config: GRPO = replace(profile.grpo, **variant.config)
+    samples = grpo.balanced(pool(profile), 10**9, seed)
+    return grpo.train(
+        start, samples, model_path(profile, run, seed), profile, weights=variant.weights, config=config,
+        allowed_tools=variant.tools, seed=seed,
+    )  # fmt: skip
+
+
+def _sft(profile: Profile, run: str, share: float, seed: int, data: Sequence[train_data.Encoded]) -> Path:
+    rows = list(data) or encoded(profile)
+    rows = rows[: max(int(len(rows) * share), 1)]
+    out, model = model_path(profile, run, seed), profile.model
+    return sft.train(
+        model_path(profile, "base"), rows, out, profile.sft, lora=model.lora, dtype=model.dtype, seed=seed,
+        validation=encoded(profile, "val") if share == 1.0 and profile.corpus.validation else (),
+    )  # fmt: skip
+
+
+def evaluate(profile: Profile, run: str, seed: int = 0, **options: Any) -> dict[str, list[Episode]]:
+    """Episodes of a run on the five sets, inspected if they are not there yet for this very model and data.
+
+    Args:
+        profile, run, seed: Which model.
+        **options: `limit` images per set (default: the profile's, smaller for ablations), else as for `loop.inspect`.
+    """
+    variant = VARIANTS[run]
+    default = profile.data.limit if variant.full_sets else profile.data.ablation_limit
+    sets = test_sets(profile, options.pop("limit", default))
+    path = train(profile, run, seed)
+    policy = None
+    found: dict[str, list[Episode]] = {}
+    for name, samples in sets.items():
+        target = folder(profile) / "work/episodes" / f"{run}-s{seed}" / f"{name}.jsonl"
+        key = _key(path, profile, samples, variant, options)
+        if not _cached(target, key):
+            policy = policy or LocalPolicy.from_path(path, name=run, batch=profile.inspection.batch)
+            episodes = loop.inspect(
+                policy, samples, profile=profile, mode=variant.mode, allowed_tools=variant.tools, seed=seed,
+                progress=f"{run} s{seed} {name}", **options,
+            )  # fmt: skip
+            _keep(target, key, episodes)
+        found[name] = list(read_episodes(target))
+    return found
+
+
+def _key(path: Path | str, profile: Profile, samples: Sequence[Sample], variant: Variant, options: Any) -> str:
+    """Hash of the weights, the inspection settings and every image's name, size and label."""
+    images = [(s.id, s.label, s.image.stat().st_size) for s in samples]
+    facts = {"tools": variant.tools, "mode": variant.mode, "options": {k: str(v) for k, v in options.items()}}
+    return training_runs.identity(path, inspection=asdict(profile.inspection), images=images, **facts)
+
+
+def _cached(target: Path, key: str) -> bool:
+    mark = target.with_suffix(".key")
+    return target.is_file() and mark.is_file() and mark.read_text() == key
+
+
+def _keep(target: Path, key: str, episodes: Sequence[Episode]) -> None:
+    target.with_suffix(".key").unlink(missing_ok=True)
+    write_episodes(target, episodes)
+    part = target.with_suffix(".key.part")
+    part.write_text(key)
+    os.replace(part, target.with_suffix(".key"))
+
+
+def ablate(profile: Profile, runs: Sequence[str], seeds: int = 1) -> dict[str, dict[str, list[Episode]]]:
+    """Train and evaluate `runs` for seeds 0..`seeds`-1; the episodes of all seeds stand in one list per set."""
+    data = encoded(profile) if any(not _has_sft(profile, s) for s in range(seeds)) else []
+    found: dict[str, dict[str, list[Episode]]] = {}
+    for run in runs:
+        for seed in range(1 if run == "base" else seeds):
+            train(profile, run, seed, data=data)
+            for name, episodes in evaluate(profile, run, seed).items():
+                found.setdefault(run, {}).setdefault(name, []).extend(episodes)
+    return found
+
+
+def _has_sft(profile: Profile, seed: int) -> bool:
+    return (Path(model_path(profile, "sft", seed)) / training_runs.CURVE).is_file()
+
+
+def read_runs(profile: Profile, runs: Sequence[str] = ()) -> dict[str, dict[str, list[Episode]]]:
+    """Every run's episodes that lie on disk, all seeds together, in the order of `VARIANTS`."""
+    base = folder(profile) / "work/episodes"
+    found: dict[str, dict[str, list[Episode]]] = {}
+    for run in runs or VARIANTS:
+        for path in sorted(base.glob(f"{run}-s[0-9]*/*.jsonl")):
+            found.setdefault(run, {}).setdefault(path.stem, []).extend(read_episodes(path))
+    return found

@@ -1,0 +1,22 @@
+"""Choosing some samples of many, always the same ones: spread over the sorted list, both classes alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .samples import Sample
+
+
+def balanced_limit(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
+    """At most `limit` samples, half of each class where both have enough, in their order; None = all."""
+    if limit is None or limit >= len(samples):
+        return list(samples)
+    classes = [[s for s in samples if s.label], [s for s in samples if not s.label]]
+    small = min(classes, key=len)
+    few = min(len(small), limit // 2)
+    kept = {s.id for group in classes for s in _spread(group, few if group is small else limit - few)}
+    return [s for s in samples if s.id in kept]
+
+
+def _spread(group: Sequence[Sample], n: int) -> list[Sample]:
+    return [group[i * len(group) // n] for i in range(n)]
