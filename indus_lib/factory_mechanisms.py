@@ -10,6 +10,7 @@ import numpy as np
 
 from .factory_bench import Bench, RowPlan
 from .factory_catalog import SIGNS, Category
+from .factory_draw import glare
 from .factory_marks import pattern, stamp
 from .factory_patterns import glyph
 
@@ -148,9 +149,11 @@ def faint(rng: np.random.Generator, b: Bench, defect: str, severity: float) -> n
     kind = KIND[defect]
     line = kind in ("scratch", "crack", "rub")
     size = b.side * float(rng.uniform(0.2, 0.3) if line else rng.uniform(0.13, 0.27))
+    tall = b.h > 1.5 * b.w  # a crack on a long surface is long too, and the surface rough
+    size *= 1.6 if tall else 1.0
     at = place(rng, b.face, 0.32 * size, [])
     bold = b.side * float(rng.uniform(0.008, 0.012)) if line else 0.008 * b.side
-    contrast = 4.0 + 2.6 * severity + (0.6 if line else 0.0)
+    contrast = (4.0 + 2.6 * severity + (0.6 if line else 0.0)) * (1.5 if tall else 1.0)
     sign = 1.0 if rng.random() < 0.7 else -1.0
     shape = pattern(rng, kind, size, bold)
     return stamp(b.image, shape, at, sign * contrast, _tint(rng, defect), 0.3)
@@ -179,11 +182,7 @@ def prior(rng: np.random.Generator, b: Bench, category: Category, defect: str) -
 def nuisance(rng: np.random.Generator, b: Bench) -> None:
     """Harmless things on every part: soft reflections and dim dust, whatever its label."""
     u = b.side / 384
-    for _ in range(int(rng.integers(0, 3))):
-        at = (float(rng.uniform(0.1, 0.9)) * b.w, float(rng.uniform(0.1, 0.9)) * b.h)
-        stamp(
-            b.image, pattern(rng, "reflection", b.side * float(rng.uniform(0.45, 0.8))), at, float(rng.uniform(4, 15))
-        )
+    b.image += glare(rng, b.h, b.w, int(rng.integers(0, 3)), 15, 0.25, 0.5)[..., None]
     for _ in range(int(rng.integers(0, 4))):
         at = place(rng, b.face, 4 * u, [])
         stamp(

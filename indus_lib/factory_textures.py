@@ -54,7 +54,7 @@ def fibrous_mat(b: Bench) -> None:
 def matte_ceramic(b: Bench) -> None:
     """Unglazed ceramic: even fine grain."""
     b.ground("smooth paint", b.colour(168, 162, 152), face=True)
-    b.image += (3.0 * smooth_noise(b.rng, b.h, b.w, 1.4 * b.side / 384))[..., None]
+    b.image += (2.0 * smooth_noise(b.rng, b.h, b.w, 1.4 * b.side / 384))[..., None]
 
 
 def ribbed_rubber(b: Bench) -> None:
@@ -73,7 +73,7 @@ def stratified_board(b: Bench) -> None:
 def commutator(b: Bench) -> None:
     """Long grey surface of a commutator segment between two dark borders (grey, tall)."""
     b.ground("smooth paint", np.full(3, b.rng.uniform(118, 150), np.float32))
-    b.image += (3.5 * smooth_noise(b.rng, b.h, b.w, 1.3))[..., None]
+    b.image += (2.5 * smooth_noise(b.rng, b.h, b.w, 1.3))[..., None]
     stripes = smooth_noise(b.rng, b.h, b.w, 0.9 * b.h, 0.1 * b.side)
     b.image += (2.0 * stripes + 4.0 * fractal(b.rng, b.h, b.w, 0.6 * b.side, 2))[..., None]
     b.face[:] = 1
