@@ -8,7 +8,7 @@ which is usually the strongest contrast in the picture, leaves almost no residua
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -21,7 +21,10 @@ MIN_WINDOW = 96  # px; not in paper
 MARGIN = 1.6  # window side / blob side; not in paper
 ANALYSIS_SIDE = 1280  # longer regions are searched at an integer reduction (speed); not in paper
 LEVELS = 5  # pyramid levels, blobs up to about 4 * 2**4 px; not in paper
-MIN_SCORE = 6.0  # local deviations; below: nothing stands out, centre crop; not in paper
+LEVEL_WEIGHT = (1.0, 1.0, 0.5, 0.3, 0.2)  # small things first: large ones show in the global view; not in paper
+TWINS = 0.7  # penalty exponent of repeated features; not in paper
+EDGE = 0.3  # how much the steps of the background around a residual count against it; not in paper
+MIN_SCORE = 2.5  # local deviations; below: nothing stands out, centre crop; not in paper
 
 Window = tuple[int, int, int, int]
 
@@ -153,24 +156,34 @@ def _search(plane: np.ndarray, first: int) -> list[Candidate]:
     return found
 
 
-def _peaks(plane: np.ndarray, level: int, keep: int = 4) -> list[Candidate]:
+def _peaks(plane: np.ndarray, level: int, keep: int = 6) -> list[Candidate]:
     """Strongest residuals of one level, in units of the local deviation."""
     background = cv2.medianBlur(plane, 5)
     residual = plane - background
     size = np.abs(residual)
-    edge = cv2.morphologyEx(background, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-    score = size / (_local_scale(size) + 0.15 * cv2.dilate(edge, np.ones((3, 3), np.uint8)))
-    found = []
+    steps = cv2.morphologyEx(background, cv2.MORPH_GRADIENT, np.ones((7, 7), np.uint8))
+    usual = _local_scale(size)
+    steps = np.maximum(steps - 8 * usual, 0)  # a texture's own steps are already in its deviation
+    score = size / (usual + EDGE * steps) * LEVEL_WEIGHT[level]
+    found, looks = [], []
     for _ in range(keep):
         _, peak, _, (x, y) = cv2.minMaxLoc(score)
         if peak < 1:
             break
         blob = _extent(residual, x, y)
+        looks.append((float(residual[y, x]), max(blob[2] - blob[0], blob[3] - blob[1])))
         f = 2**level
         found.append(Candidate((x + 0.5) * f, (y + 0.5) * f, float(peak), tuple(v * f for v in blob), level))
         score[max(y - 4, 0) : y + 5, max(x - 4, 0) : x + 5] = 0
         score[blob[1] : blob[3], blob[0] : blob[2]] = 0
-    return found
+    return [replace(c, score=c.score / (1 + _twins(looks, i)) ** TWINS) for i, c in enumerate(found)]
+
+
+def _twins(looks: list[tuple[float, int]], i: int) -> int:
+    """How many other peaks look like peak `i`: repeated features belong to the part, an outlier is alone."""
+    value, side = looks[i]
+    alike = [0.7 < v / value < 1.4 and 0.6 < s / side < 1.7 for v, s in looks]
+    return sum(alike) - 1
 
 
 def _local_scale(size: np.ndarray) -> np.ndarray:
@@ -181,9 +194,9 @@ def _local_scale(size: np.ndarray) -> np.ndarray:
     cells = size[: rows * cell, : cols * cell].reshape(rows, cell, cols, cell)
     usual = np.maximum(1.25 * cells.mean((1, 3)), cells.max((1, 3)) / 3)
     kernel = min(11, (min(rows, cols) - 1) // 2 * 2 + 1)
-    quantised = np.clip(usual * 8, 0, 255).astype(np.uint8)
+    quantised = np.clip(usual * 4, 0, 255).astype(np.uint8)
     local = cv2.medianBlur(quantised, kernel) if kernel >= 3 else quantised
-    smooth = cv2.resize(local.astype(np.float32) / 8, (width, height), interpolation=cv2.INTER_LINEAR)
+    smooth = cv2.resize(local.astype(np.float32) / 4, (width, height), interpolation=cv2.INTER_LINEAR)
     return smooth + 0.5
 
 

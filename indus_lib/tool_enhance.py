@@ -7,6 +7,8 @@ has been reduced to a small view.
 
 from __future__ import annotations
 
+from functools import cache
+
 import cv2
 import numpy as np
 
@@ -16,7 +18,9 @@ from .tool_result import ToolResult
 
 METHODS = ("clahe", "edges", "texture")
 MAP_SIDE = 384  # longer side of the texture map in px; not in paper
-WORK_SIDE = 96  # px at which faint marks are sought: averaging down is the denoiser; not in paper
+WORK_SIDE = 160  # px (square root of the area) at which faint marks are sought; not in paper
+GAIN = 3.0  # deviations that give two thirds of full contrast; not in paper
+RANGE = 6.0  # grey levels the bilateral background averages over; not in paper
 
 _TEXTS = {
     "clahe": "local contrast equalised",
@@ -73,33 +77,80 @@ def edges(patch: np.ndarray) -> np.ndarray:
 
 
 def departure(patch: np.ndarray) -> np.ndarray:
-    """Signed departure from the smooth surface in robust deviations, float32, longer side at most `WORK_SIDE`."""
+    """Signed departure from the surface in its own robust deviations, float32, about `WORK_SIDE` px a side.
+
+    Averaging down removes most of the noise; the background is an edge-preserving (bilateral) one, so neither a
+    lighting slope nor the outline of the part leaves much; what remains is averaged along six directions, each in
+    units of its own local deviation, so that a grain that runs one way does not win; steps far stronger than the
+    surface's are held back (they show without this map), and specks without extent are dropped as noise.
+    """
     height, width = patch.shape[:2]
-    grey = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY)
-    factor = min(WORK_SIDE / max(height, width), 1.0)
+    factor = min(WORK_SIDE / np.sqrt(height * width), 1.0)
     size = (max(round(width * factor), 1), max(round(height * factor), 1))
-    small = cv2.resize(grey.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    smooth = cv2.GaussianBlur(small, (0, 0), 1.5)
-    surface = _surface(smooth)
-    residual = smooth - surface
-    scale = 1.4826 * float(np.median(np.abs(residual - np.median(residual)))) + 0.15
-    return residual / scale
+    small = cv2.resize(patch.astype(np.float32), size, interpolation=cv2.INTER_AREA).mean(2)  # (h, w)
+    background = cv2.bilateralFilter(small, 11, RANGE, 2.5, borderType=cv2.BORDER_REFLECT)
+    residual = small - background
+    residual -= cv2.GaussianBlur(residual, (0, 0), 3)
+    z = _directional(residual) / _held_back(small)
+    for edge in (z[:3], z[-3:], z[:, :3], z[:, -3:]):  # mirrored noise averages worse than the rest
+        edge *= 0.5
+    return _coherent(z)
 
 
-def _surface(plane: np.ndarray, rounds: int = 4) -> np.ndarray:
-    """Robust cubic surface: lighting and curvature of the part, without following a mark."""
-    height, width = plane.shape
-    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    basis = np.stack([x**i * y**j for i in range(4) for j in range(4 - i)], -1).reshape(-1, 10)
-    values, weight = plane.ravel().astype(np.float64), np.ones(plane.size)
-    fit = values
-    for _ in range(rounds):
-        gram = basis.T @ (basis * weight[:, None]) + 1e-6 * np.eye(10)
-        fit = basis @ np.linalg.solve(gram, basis.T @ (weight * values))
-        error = np.abs(values - fit)
-        scale = 1.4826 * np.median(error) + 0.1
-        weight = 1 / (1 + (error / (2 * scale)) ** 2) ** 2
-    return fit.reshape(height, width).astype(np.float32)
+def _directional(residual: np.ndarray) -> np.ndarray:
+    best = np.zeros_like(residual)
+    for kernel in _kernels():
+        along = cv2.filter2D(residual, -1, kernel, borderType=cv2.BORDER_REFLECT)
+        along /= _deviation(np.abs(along)) + 0.12
+        best = np.where(np.abs(along) > np.abs(best), along, best)
+    return best
+
+
+@cache
+def _kernels(length: float = 1.3, width: float = 0.9, count: int = 6) -> list[np.ndarray]:
+    """Short oriented averages, one per direction."""
+    y, x = np.mgrid[-2:3, -2:3].astype(np.float32)
+    kernels = []
+    for angle in np.arange(count) * np.pi / count:
+        along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+        kernel = np.exp(-(along**2) / (2 * length**2) - across**2 / (2 * width**2))
+        kernels.append((kernel / kernel.sum()).astype(np.float32))
+    return kernels
+
+
+def _deviation(size: np.ndarray, cells: int = 24) -> np.ndarray:
+    """Local deviation: means of small cells, then their median around, so that a mark does not raise its own bar."""
+    height, width = size.shape
+    cell = max(min(height, width) // cells, 2)
+    grid = (max(width // cell, 1), max(height // cell, 1))
+    means = cv2.resize(size, grid, interpolation=cv2.INTER_AREA)
+    top = float(means.max()) + 1e-6
+    kernel = min(9, (min(grid) - 1) // 2 * 2 + 1)
+    levels = np.clip(means * (255 / top), 0, 255).astype(np.uint8)
+    local = cv2.medianBlur(levels, kernel) if kernel >= 3 else levels
+    return cv2.resize(local.astype(np.float32), (width, height)) * (1.25 * top / 255)
+
+
+def _held_back(plane: np.ndarray) -> np.ndarray:
+    """Divisor >= 1 around steps far stronger than what is usual on this surface."""
+    smooth = cv2.GaussianBlur(plane, (0, 0), 1)
+    steps = cv2.dilate(np.abs(smooth - cv2.GaussianBlur(smooth, (0, 0), 2)), np.ones((5, 5), np.uint8))
+    usual = max(3.5, 2 * float(np.median(steps)))
+    return np.maximum(1, steps / usual) ** 2
+
+
+def _coherent(z: np.ndarray, threshold: float = 1.2) -> np.ndarray:
+    """Keep what is connected: every component above the threshold, weighted by its mass against the usual one."""
+    parts, masses = [], []
+    for sign in (1, -1):
+        above = np.maximum(sign * z - threshold, 0)
+        count, labels = cv2.connectedComponents((above > 0).astype(np.uint8))
+        mass = np.bincount(labels.ravel(), above.ravel(), count)
+        parts.append((sign * above, labels, mass))
+        masses.append(mass[1:])
+    every = np.concatenate(masses)
+    usual = max(6.0, 2 * float(np.percentile(every, 90))) if len(every) else 6.0
+    return sum(above * (mass / (mass + usual)).astype(np.float32)[labels] for above, labels, mass in parts)
 
 
 def render(z: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -107,6 +158,6 @@ def render(z: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     height, width = shape
     factor = MAP_SIDE / max(height, width)
     size = (max(round(width * factor), 1), max(round(height * factor), 1))
-    levels = 128 + 127 * np.tanh(z / 8)  # not in paper
+    levels = 128 + 127 * np.tanh(z / GAIN)
     out = cv2.resize(levels.astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
     return cv2.cvtColor(np.clip(np.rint(out), 0, 255).astype(np.uint8), cv2.COLOR_GRAY2RGB)
