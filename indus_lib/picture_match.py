@@ -32,6 +32,7 @@ SIDE = 64
 COARSE = 16
 MAX_RESIDUAL, MIN_DETAIL = 1.3, 0.35  # grey levels, correlation; see the module's text  # not in paper
 LOOSE_RESIDUAL, NEAR_DETAIL = 3.5, 0.9
+MIN_SHAPE = 0.9  # linear correlation of the coarse images: quick, and implied by MAX_RELATIVE for any real tone curve
 MAX_RELATIVE = 0.3  # residual against the image's own contrast: flat pictures all look alike
 _BLOCK = 1024
 
@@ -79,25 +80,29 @@ def same_files(a: Fingerprints, b: Fingerprints) -> list[tuple[int, int]]:
 
 def same_pictures(a: Fingerprints, b: Fingerprints) -> list[tuple[int, int, float, float]]:
     """(i of `a`, j of `b`, residual in grey levels, detail correlation) of pairs that show one picture."""
-    found = [hit for pairs, detail in _candidates(a, b) for hit in _judge(a.thumbs, b.thumbs, pairs, detail)]
+    coarse = _coarse(a.thumbs), _coarse(b.thumbs)
+    found = [hit for pairs, detail in _candidates(a, b, *coarse) for hit in _judge(*coarse, pairs, detail)]
     return sorted(found, key=lambda hit: (hit[1], hit[0]))
 
 
-def _candidates(a: Fingerprints, b: Fingerprints) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Blocks of (index pairs P x 2, their detail correlation) at or above `MIN_DETAIL`."""
-    right = _detail(b.thumbs)
+def _candidates(
+    a: Fingerprints, b: Fingerprints, coarse_a: np.ndarray, coarse_b: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Blocks of (index pairs P x 2, their detail correlation) that two matrix products do not rule out."""
+    detail_b, shape_b = _detail(b.thumbs), _unit(coarse_b)
     for start in range(0, len(a.thumbs), _BLOCK):
-        scores = _detail(a.thumbs[start : start + _BLOCK]) @ right.T  # (block, N_b)
-        pairs = np.argwhere(scores >= MIN_DETAIL)
-        for at in range(0, len(pairs), 20_000):
-            some = pairs[at : at + 20_000]
+        scores = _detail(a.thumbs[start : start + _BLOCK]) @ detail_b.T  # (block, N_b)
+        alike = _unit(coarse_a[start : start + _BLOCK]) @ shape_b.T >= MIN_SHAPE
+        pairs = np.argwhere(alike & (scores >= MIN_DETAIL))
+        for at in range(0, len(pairs), _BLOCK * 8):
+            some = pairs[at : at + _BLOCK * 8]
             yield some + np.array((start, 0)), scores[some[:, 0], some[:, 1]]
 
 
 def _judge(
-    a: np.ndarray, b: np.ndarray, pairs: np.ndarray, detail: np.ndarray
+    coarse_a: np.ndarray, coarse_b: np.ndarray, pairs: np.ndarray, detail: np.ndarray
 ) -> Iterator[tuple[int, int, float, float]]:
-    residual, contrast = _tone_residual(_coarse(a)[pairs[:, 0]], _coarse(b)[pairs[:, 1]])
+    residual, contrast = _tone_residual(coarse_a[pairs[:, 0]], coarse_b[pairs[:, 1]])
     tight = (residual <= MAX_RESIDUAL) & (residual <= MAX_RELATIVE * contrast)
     loose = (residual <= LOOSE_RESIDUAL) & (residual <= MAX_RELATIVE * contrast) & (detail >= NEAR_DETAIL)
     for k in np.flatnonzero(tight | loose):
@@ -111,6 +116,7 @@ def _tone_residual(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray
         x, y: (P, pixels) grey values.
     """
     scale = x.std(axis=1, keepdims=True) + 1e-6
+    x, y = x.astype(np.float64), y.astype(np.float64)
     u = (x - x.mean(axis=1, keepdims=True)) / scale
     basis = np.stack([np.ones_like(u), u, u * u], axis=2)  # (P, pixels, 3)
     gram = np.einsum("pki,pkj->pij", basis, basis) + 1e-6 * np.eye(3)
@@ -122,7 +128,7 @@ def _tone_residual(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def _coarse(thumbs: np.ndarray) -> np.ndarray:
     """(N, 256) means over blocks of 4 x 4."""
     step = SIDE // COARSE
-    blocks = thumbs.reshape(len(thumbs), COARSE, step, COARSE, step).astype(np.float64)
+    blocks = thumbs.reshape(len(thumbs), COARSE, step, COARSE, step).astype(np.float32)
     return blocks.mean(axis=(2, 4)).reshape(len(thumbs), COARSE * COARSE)
 
 
@@ -132,7 +138,12 @@ def _detail(thumbs: np.ndarray) -> np.ndarray:
     for row, thumb in zip(rows, thumbs, strict=True):
         grey = thumb.astype(np.float32)
         row[:] = (grey - cv2.GaussianBlur(grey, (0, 0), 2.0)).ravel()
-    rows -= rows.mean(axis=1, keepdims=True)
+    return _unit(rows)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows with mean 0 and length 1; a constant row becomes 0."""
+    rows = rows - rows.mean(axis=1, keepdims=True)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
 
 
