@@ -126,10 +126,11 @@ def run_evaluate(args: argparse.Namespace) -> int:
     profile = profiles.get(args.profile)
     for path in (args.out, args.episodes):
         _writable(path)
-    samples = balanced_limit(_samples(args), args.limit)
+    samples = _samples(args)
     policy = _policy(profile, args)
+    kept = balanced_limit(samples, args.limit)
     episodes = loop.inspect(
-        policy, samples, profile=profile, mode=args.mode, seed=args.seed, progress=f"{args.layout} ({args.profile})"
+        policy, kept, profile=profile, mode=args.mode, seed=args.seed, progress=f"{args.layout} ({args.profile})"
     )
     if args.episodes:
         write_episodes(args.episodes, episodes)
@@ -148,19 +149,23 @@ def _samples(args: argparse.Namespace) -> list[Sample]:
 def evaluation(
     args: argparse.Namespace, profile: profiles.Profile, model: str, samples: Sequence[Sample], episodes: list[Episode]
 ) -> dict[str, Any]:
-    """The JSON object that `evaluate` writes: what was run, metrics with 95 % intervals, counts, tools, time."""
+    """The JSON object that `evaluate` writes: what was run, metrics with 95 % intervals, counts, tools, time.
+
+    `count_report` compares all of `samples`, the data set as read, with its protocol card; `episodes` may be fewer.
+    """
     from dataclasses import asdict
 
-    from . import cards, metrics, report
+    from . import cards, metrics, report, worlds
 
     data = metrics.outcomes(episodes)
     intervals = {f"{name}_ci": metrics.interval(data, name) for name in metrics.METRICS}
-    counts = cards.check_counts(cards.load_card(args.layout), samples)
+    card = cards.load_card(args.layout, standins=worlds.FROZEN.is_file() and (args.root / worlds.RECORD).is_file())
+    counts = asdict(cards.check_counts(card, samples)) | {"card": card.title, "card_hash": card.hash()}
     ran = {
         "layout": args.layout, "category": args.category, "profile": profile.name, "config_hash": profile.hash,
         "model": model, "mode": args.mode, "seed": args.seed, "limit": args.limit, "n": len(episodes),
     }  # fmt: skip
-    return ran | report.summary(episodes) | intervals | {"count_report": asdict(counts)}
+    return ran | report.summary(episodes) | intervals | {"count_report": counts}
 
 
 def _summary_line(result: dict[str, Any]) -> str:
