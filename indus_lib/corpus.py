@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import corpus_stats, images, parsing, protocol, tools
+from . import corpus_stats, images, leakage, parsing, protocol, tools
 from .corpus_offline import Accepted, Settings, produce
 from .corpus_work import WorkLog, write_atomically
 from .episodes import Episode, ToolCall, Turn, Verdict
@@ -121,19 +121,12 @@ def _check_samples(usable: Sequence[Sample], dropped: Mapping[str, str]) -> None
 
 
 def disjoint(samples: Sequence[Sample], test_categories: Iterable[str]) -> tuple[list[Sample], dict[str, str]]:
-    """Samples of categories that overlap with no test category, and the dropped categories with the reason."""
-    names = sorted({s.category for s in samples})
-    dropped = leakage_by_name(names, sorted(set(test_categories)))
-    return [s for s in samples if s.category not in dropped], dropped
+    """Samples of categories that overlap with no test category, and the dropped categories with the reason.
 
-
-def leakage_by_name(training: Sequence[str], test: Sequence[str]) -> dict[str, str]:
-    """Training category -> why it overlaps (paper section 4: exact name, or after normalising variants)."""
-    if not test:
-        return {}
-    from . import leakage
-
-    return {o.train: o.reason for o in leakage.overlaps(training, test)}
+    Paper section 4: exact names, and names that are equal after normalising variants.
+    """
+    kept, overlaps = leakage.disjoint(samples, test_categories)
+    return kept, {o.train: f"{o.reason}: {o.test}" for o in overlaps}
 
 
 def _record(a: Accepted, out_dir: Path, teacher: str, seed: int, validation: float, image_files: str) -> Record:

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .tool_row import find_row
+
 SIDE = 192  # px of the searched view
-ANGLES = (*range(-10, 15, 5), *range(80, 105, 5))  # degrees; a product is seldom placed askew
+ANGLES = (*range(-9, 12, 3), *range(81, 102, 3))  # degrees; a product is seldom placed askew
 BAND = 9  # px, height of a band
 STEP = 4  # px between bands
 MIN_LAG, MAX_LAG = 6, 48  # px between features
-MIN_SCORE = 0.35
+MIN_SCORE = 0.25
+LENGTH = 1.5  # a fault in a row leaves a shorter row that repeats better: prefer the long one
 
 
 @dataclass(frozen=True)
@@ -45,20 +48,44 @@ def find_rows(image: np.ndarray, keep: int = 3) -> list[RowGuess]:
     return guesses
 
 
+def read_best(image: np.ndarray, keep: int = 4) -> RowGuess | None:
+    """The guess whose row reads best on the original: many features, most gaps alike (one odd gap does not count)."""
+    height, width = image.shape[:2]
+    best, best_value = None, 0.0
+    for guess in find_rows(image, keep):
+        start, end = np.array(guess.points) * (width, height) / 1000
+        if np.hypot(*(end - start)) < 8:
+            continue
+        centres = find_row(image, start, end).centres
+        if len(centres) < 4:
+            continue
+        gaps = np.hypot(*np.diff(centres, axis=0).T)
+        alike = float((np.abs(gaps / np.median(gaps) - 1) < 0.15).mean())
+        value = alike**2 * len(centres) ** 0.5
+        if value > best_value:
+            best, best_value = guess, value
+    return best
+
+
 def _bands(detail: np.ndarray, angle: int) -> list[tuple[float, np.ndarray]]:
     """Best two bands at one angle: (score, end points in px of `detail`)."""
     height, width = detail.shape
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
     turned = cv2.warpAffine(detail, turn, (SIDE, SIDE), flags=cv2.INTER_LINEAR)
     rows = cv2.blur(turned, (3, BAND))[BAND // 2 :: STEP]  # (bands, SIDE)
-    scores, lags, starts, stops = _periodicity(rows)
+    scores, lags = _periodicity(rows)
     back = cv2.invertAffineTransform(turn)
-    best = np.argsort(-scores)[:2]
-    return [(float(scores[b]), _ends(back, starts[b], stops[b], BAND // 2 + b * STEP, lags[b])) for b in best]
+    found = []
+    for band in np.argsort(-scores)[:6]:
+        start, stop = _extent(rows[band], int(lags[band]))
+        if stop - start >= 3 * lags[band]:
+            ends = _ends(back, start, stop, BAND // 2 + int(band) * STEP, int(lags[band]))
+            found.append((float(scores[band]) * ((stop - start) / SIDE) ** LENGTH, ends))
+    return found
 
 
-def _periodicity(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Per band: peak of the autocorrelation weighted by strength, its lag, where the repetition starts and stops."""
+def _periodicity(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per band: peak of the autocorrelation weighted by strength, and its lag."""
     spectrum = np.fft.rfft(rows - rows.mean(1, keepdims=True), 2 * SIDE, axis=1)
     auto = np.fft.irfft(np.abs(spectrum) ** 2, axis=1)[:, : MAX_LAG + 2]
     auto = auto / np.maximum(auto[:, :1], 1e-6)
@@ -66,13 +93,8 @@ def _periodicity(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     peak = (inner > auto[:, MIN_LAG - 1 : MAX_LAG]) & (inner >= auto[:, MIN_LAG + 1 : MAX_LAG + 2])
     lags = np.where(peak, inner, -1).argmax(1) + MIN_LAG
     height = np.take_along_axis(auto, lags[:, None], 1)[:, 0]
-    trough = np.array([auto[i, : lag + 1].min() for i, lag in enumerate(lags)])
-    strength = rows.std(1)
-    scores = (height - trough) / 2 * np.minimum(strength / 6.0, 1.0)
-    extent = [_extent(row, lag) for row, lag in zip(rows, lags, strict=True)]
-    starts, stops = (np.array(v) for v in zip(*extent, strict=True))
-    count = (stops - starts) / lags
-    return np.where(count >= 3, scores, 0.0), lags, starts, stops
+    trough = np.where(np.arange(auto.shape[1]) <= lags[:, None], auto, 1.0).min(1)
+    return (height - trough) / 2 * np.minimum(rows.std(1) / 6.0, 1.0), lags
 
 
 def _extent(row: np.ndarray, lag: int) -> tuple[int, int]:
@@ -83,7 +105,7 @@ def _extent(row: np.ndarray, lag: int) -> tuple[int, int]:
 
 
 def _ends(back: np.ndarray, start: int, stop: int, row: int, lag: int) -> np.ndarray:
-    inset = min(lag // 2, max((stop - start) // 4, 0))
+    inset = min(lag * 3 // 4, max((stop - start) // 4, 0))
     ends = np.array([[start + inset, row, 1.0], [stop - inset, row, 1.0]])
     return ends @ back.T
 

@@ -19,7 +19,7 @@ from .tool_crop import candidates
 
 VIEW_PIXELS = 96 * 96  # what a small view keeps of the image
 WHOLE: Box = (0, 0, 1000, 1000)
-VISIBLE = 1.0  # `Mark.score` above which a mark can be seen in the view
+VISIBLE = 1.5  # `Mark.score` above which a mark can be seen in the view
 
 _ROWS = ("upper", "", "lower")
 _COLUMNS = ("left", "", "right")
@@ -27,7 +27,7 @@ _COLUMNS = ("left", "", "right")
 
 @dataclass(frozen=True)
 class Spot:
-    """Something that stands out: relative box, where in words, how it differs in words, strength."""
+    """Something that stands out: relative box, where and how in words, visibility (as of a `Mark`)."""
 
     box: Box
     place: str
@@ -199,7 +199,8 @@ def _spot(view: np.ndarray) -> Spot | None:
     if not found:
         return None
     box = boxes.to_relative(found[0].window, width, height)
-    return Spot(box, place(box), visibility(view, box).tone, round(found[0].score, 2))
+    mark = visibility(view, box)
+    return Spot(box, place(box), mark.tone, mark.score)
 
 
 def _colour(patch: np.ndarray) -> str:

@@ -26,7 +26,7 @@ from .teacher_tools import NONE, Finding, Scene, open_scene, rng_for, use
 from .teacher_words import Hunch
 
 NAME = "offline"
-FALSE_ALARM = 0.12  # share of images with a hunch about something harmless; not in paper
+FALSE_ALARM = (0.06, 0.3)  # hunches about something harmless, where nothing or something stands out; not in paper
 _SCALES = {"crop": ("tiny", "small"), "enhance": ("unknown", "medium"), "measure": ("small", "medium")}
 
 
@@ -95,7 +95,7 @@ def _hunch(scene: Scene, rng: np.random.Generator, certain: bool) -> tuple[Hunch
             return Hunch(scene.mark.tone, noun, sight.place(scene.box), sight.size_word(scene.box)), clear or certain
         return None, False
     spot = scene.look.spot
-    if certain or spot is None or chance >= FALSE_ALARM:
+    if certain or spot is None or chance >= FALSE_ALARM[spot.score >= sight.VISIBLE]:
         return None, False
     return Hunch(spot.tone, words.noun_for(rng, spot.box), spot.place, sight.size_word(spot.box)), False
 
@@ -151,8 +151,12 @@ def _conclusion(scene: Scene, found: list[Finding], hunch: Hunch | None, kind: s
 def _clear_key(found: Finding) -> str:
     if found.tool == "measure" and not found.slots["read"]:
         return "unread"
-    return "unknown" if found.tool == "prior" and not found.slots["known"] else found.tool
+    if found.tool == "prior":
+        return "unknown" if not found.slots["known"] else "sign" if found.slots["sign"] else "prior"
+    return "spot" if found.slots.get("spot") else found.tool
 
 
 def _found_key(found: Finding) -> str:
+    if found.tool == "prior" and found.slots["sign"]:
+        return "sign"
     return "bent" if found.tool == "measure" and found.slots["offset"] > found.slots["deviation"] else found.tool

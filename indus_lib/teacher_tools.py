@@ -6,6 +6,7 @@ and an anomalous one; the annotated box is never an argument. Thresholds are our
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import numpy as np
 
 from . import boxes, images, sight, taxonomy, tools
 from . import teacher_words as words
-from .row_search import find_rows
+from .row_search import read_best
 from .samples import Box, Sample
 from .sight import WHOLE, Look, Mark
 from .tools import ToolResult
@@ -31,7 +32,12 @@ PAIRS = ("crop:whole+enhance:texture", "enhance:texture+prior:ask", "crop:whole+
 NONE = "none"
 
 GAIN = 1.3  # a tool helps when the mark shows this much better than in the view; not in paper
+MAP_SHOWN = 1.5  # visibility in an enhanced image, where the grain is amplified too; not in paper
+SPOT_SCORE = 8.0  # of the crop tool: something regular stands out on a normal part; not in paper
 ODD_GAP = 25.0  # % of the spacing, gap or sideways, that the eye would call uneven; not in paper
+_SIGN = re.compile(
+    r"\b(?:(?:dark|bright|black|white|pale|short|small|printed|round) ){1,3}(?:dot|ring|bar|cross|mark)\b"
+)
 _ASK_PRIOR = frozenset({"marking fault", "assembly fault", "part count", "part identity", "opening"})
 
 
@@ -116,9 +122,9 @@ def make_call(flavour: str, scene: Scene, rng: np.random.Generator) -> dict[str,
 
 def _row_points(scene: Scene) -> list[list[int]]:
     """Ends of the row that repeats best; the part's middle line where nothing repeats."""
-    guesses = find_rows(scene.image, keep=1)
-    if guesses:
-        return [list(p) for p in guesses[0].points]
+    guess = read_best(scene.image)
+    if guess:
+        return [list(p) for p in guess.points]
     x1, y1, x2, y2 = scene.look.part
     middle = round((y1 + y2) / 20) * 10
     return [[x1 + 50, middle], [x2 - 50, middle]]
@@ -137,7 +143,7 @@ def use(flavour: str, scene: Scene, rng: np.random.Generator) -> Finding:
 
 def _judge_crop(scene: Scene, call: dict[str, Any], result: ToolResult) -> tuple[bool, float, dict[str, Any]]:
     if scene.box is None or scene.mark is None:
-        return False, 0.0, {}
+        return False, 0.0, {"spot": result.details["score"] >= SPOT_SCORE}
     window = result.regions[0]
     inner = _relative_to(scene.box, window)
     covered = boxes.area(inner) * boxes.area(window) / 1e6 / boxes.area(scene.box) if boxes.valid(inner) else 0.0
@@ -166,7 +172,7 @@ def _judge_enhance(scene: Scene, call: dict[str, Any], result: ToolResult) -> tu
     mark = sight.visibility(result.images[0], scene.box, scene.mask)
     gain = mark.score / max(scene.mark.score, 0.05)
     tone = mark.tone if mark.tone in ("dark", "bright") else "distinct"
-    return mark.score >= 1.5 * sight.VISIBLE, gain, {**slots, "tone": tone}  # maps also amplify the grain
+    return mark.score >= MAP_SHOWN, gain, {**slots, "tone": tone}
 
 
 def _judge_row(scene: Scene, call: dict[str, Any], result: ToolResult) -> tuple[bool, float, dict[str, Any]]:
@@ -186,12 +192,14 @@ def _judge_row(scene: Scene, call: dict[str, Any], result: ToolResult) -> tuple[
 
 def _judge_prior(scene: Scene, call: dict[str, Any], result: ToolResult) -> tuple[bool, float, dict[str, Any]]:
     known = bool(result.details.get("known"))
+    named = _SIGN.search(result.text.casefold())
+    sign = named[0] if named else ""
     if scene.mark is None or not known or scene.mark.score < 0.6 * sight.VISIBLE:
-        return False, 0.0, {"known": known}
+        return False, 0.0, {"known": known, "sign": sign}
     tree, node = taxonomy.load(), scene.sample.node
     path = tree.path(node) if node in tree.nodes() else ()
     about = bool(_ASK_PRIOR & set(path))
-    return about, 2.0 if about else 0.0, {"known": known}
+    return about, 2.0 if about else 0.0, {"known": known, "sign": sign}
 
 
 def survey(sample: Sample, seed: int) -> dict[str, Any]:

@@ -120,6 +120,9 @@ _FOUND = {
               "no such {noun} belongs at the {place}: {kind}", "the prior has no {tone} {noun} there, so a {kind}",
               "by the prior the {place} should be plain, this is a {kind}",
               "the usual look does not allow the {noun} at the {place}: {kind}"),
+    "sign": ("the prior names a {sign}, the {noun} at the {place} is not that: {kind}",
+             "only a {sign} belongs, so the {tone} {noun} is a {kind}", "a {sign} should be there, this is a {kind}",
+             "{kind}: the {tone} {noun} at the {place} is no {sign}"),
 }  # fmt: skip
 _NOT_HELPED = {
     "crop": ("the crop adds nothing", "the close view shows only plain surface", "the patch is plain"),
@@ -143,6 +146,11 @@ _CLEAR = {
     "prior": ("all seen fits the usual look", "the prior allows what is seen", "this agrees with the prior",
               "the features belong, says the prior", "nothing against the usual look"),
     "unknown": ("nothing is known of this product", "the prior knows nothing here"),
+    "spot": ("what stands out in the crop is regular", "the spot in the crop has an even outline, it belongs",
+             "close up the spot is soft and regular", "the crop shows a regular feature, no damage",
+             "only a clean, regular detail in the crop", "the spot is round and even at full size"),
+    "sign": ("the {sign} belongs, says the prior", "a {sign} is expected here", "the prior allows the {sign}",
+             "what is seen is the {sign} of the prior"),
 }  # fmt: skip
 _WITHDRAWN = ("the {tone} {noun} was only shading", "the first hunch was wrong", "the {noun} is harmless",
               "so the {noun} is part of the look", "first thought withdrawn",

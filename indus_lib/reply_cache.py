@@ -1,0 +1,104 @@
+"""Every raw reply of a policy kept on disk by a hash of the request, so that a rerun pays for nothing twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .endpoint_policy import EndpointPolicy
+from .policies import Conversation, Policy, Reply
+
+
+@dataclass
+class Usage:
+    """What was asked and what it took. `cost` in the currency of the prices given."""
+
+    requests: int = 0
+    from_cache: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def cost(self, prompt_price: float, completion_price: float) -> float:
+        """Cost at prices per million tokens."""
+        return (self.prompt_tokens * prompt_price + self.completion_tokens * completion_price) / 1e6
+
+
+class ReplyCache:
+    """A policy whose replies are kept in an append-only JSONL file.
+
+    Failures are not kept: a rerun asks again. A torn last line (the process died while writing) is cut off.
+    """
+
+    def __init__(self, policy: Policy, path: Path | str) -> None:
+        """Open the cache in `path`, made when missing."""
+        self.policy, self.path, self.name = policy, Path(path), policy.name
+        self.usage = Usage()
+        self._known: dict[str, Reply] = {}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            self._load()
+
+    def _load(self) -> None:
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        for line in whole.decode("utf-8").splitlines():
+            entry = json.loads(line)
+            self._known[entry["request"]] = Reply(entry["text"], entry["prompt_tokens"], entry["completion_tokens"])
+        if len(whole) < len(data):
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole))
+
+    def reply(
+        self, conversations: Sequence[Conversation], *, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> list[Reply]:
+        """See `Policy.reply`; asks only what was never answered. Identical requests of a batch are asked once."""
+        options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        keys = [request_key(self.name, c, options) for c in conversations]
+        missing = [i for i, k in enumerate(keys) if k not in self._known and keys.index(k) == i]
+        failed: dict[str, Reply] = {}
+
+        def store(number: int, reply: Reply) -> None:
+            key = keys[missing[number]]
+            self.usage.requests += 1
+            if reply.error:
+                self.usage.failed += 1
+                failed[key] = reply
+                return
+            self.usage.prompt_tokens += reply.prompt_tokens
+            self.usage.completion_tokens += reply.completion_tokens
+            self._known[key] = reply
+            self._append(key, reply)
+
+        self.usage.from_cache += len(keys) - len(missing)
+        if missing:
+            asked = [conversations[i] for i in missing]
+            if isinstance(self.policy, EndpointPolicy):  # stores each reply as it arrives
+                self.policy.reply(asked, **options, on_reply=store)
+            else:
+                for number, reply in enumerate(self.policy.reply(asked, **options)):
+                    store(number, reply)
+        return [self._known.get(k) or failed[k] for k in keys]
+
+    def _append(self, key: str, reply: Reply) -> None:
+        entry = {"request": key, "text": reply.text, "prompt_tokens": reply.prompt_tokens,
+                 "completion_tokens": reply.completion_tokens}  # fmt: skip
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def request_key(name: str, conversation: Conversation, options: dict[str, Any]) -> str:
+    """Hash of model, options, texts and pixels."""
+    digest = hashlib.sha256(json.dumps([name, options], sort_keys=True).encode())
+    for message in conversation:
+        digest.update(message["role"].encode())
+        for part in message["content"]:
+            if part["type"] == "text":
+                digest.update(b"\0t" + part["text"].encode())
+            else:
+                digest.update(b"\0i" + repr(part["image"].shape).encode() + part["image"].tobytes())
+    return digest.hexdigest()
