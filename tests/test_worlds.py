@@ -118,6 +118,8 @@ def test_a_finished_set_is_left_alone_and_another_scale_replaces_it(tmp_path) ->
 
 
 def test_frozen_hashes_are_complete_and_notice_a_changed_world(world, tmp_path) -> None:
+    if not worlds.FROZEN.is_file():
+        pytest.skip("data/standins.json is not there yet: run `make world`, then indus_lib.worlds.freeze(ROOT)")
     frozen = json.loads(worlds.FROZEN.read_text())
     assert set(frozen) == set(worlds.SETS)
     for name, record in frozen.items():
