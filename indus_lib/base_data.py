@@ -2,8 +2,9 @@
 
 Never "anomalous or not", and no product of any stand-in: random materials and parts with 0-6 named marks
 (`factory.base_scene`), some with a printed sign or a row of features. From each scene a few views are cut: the whole
-picture, windows at native resolution, and maps of the enhance tool, since a tower that has never seen a map cannot read
-one. Targets: which kinds of mark lie in which merged patch, and question-answer texts on what is there, where, how many.
+picture, windows at native resolution, and maps of the enhance tool, since a tower that has never seen a map cannot
+read one. Targets: which kinds of mark lie in which merged patch, and question-answer texts on what is there, where,
+how many.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ class BaseTrainer:
 
 
 def vocabulary_texts(root: Path) -> list[str]:
-    """Texts beside the captions that the tokenizer should write in few tokens: priors, taxonomy, prompts, tool words."""
+    """Texts beside the captions that the tokenizer should write in few tokens: priors, prompts, tool words."""
     from . import protocol, teacher_words, tools
 
     files = [*sorted((root / "data/priors").glob("*.yaml")), root / "data/taxonomy.yaml"]
@@ -202,8 +202,12 @@ def _tool_texts() -> list[str]:
     for seed in range(60):
         scene = factory.base_scene(seed)
         x1, y1, x2, y2 = ((scene.row or (20, 128, 230, 128))[i] * 1000 / 256 for i in range(4))
-        calls = (("crop", {"region": [0, 0, 1000, 1000]}), ("enhance", {"method": ("texture", "clahe")[seed % 2]}),
-                 ("measure", {"kind": "row", "points": [[x1, y1], [x2, y2]]}), ("prior", {"product": "gear"}))  # fmt: skip
+        calls = (
+            ("crop", {"region": [0, 0, 1000, 1000]}),
+            ("enhance", {"method": ("texture", "clahe")[seed % 2]}),
+            ("measure", {"kind": "row", "points": [[x1, y1], [x2, y2]]}),
+            ("prior", {"product": "gear"}),
+        )
         texts += [tools.run(name, arguments, scene.image).text for name, arguments in calls]
         look = sight.look(scene.image)
         box = (10 * seed, 600 - 10 * seed, 10 * seed + 40, 640 - 10 * seed)

@@ -1,0 +1,225 @@
+"""What the notebooks show beside plain library calls: worked examples, sheets, summaries. No method lives here."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from . import experiments, figures, images, loop, metrics, protocol, report, runs_meta, worlds
+from .episodes import Episode, ToolCall, Turn, Verdict
+from .local_policy import LocalPolicy
+from .profiles import Profile
+from .rewards import RewardParts
+from .samples import Sample
+
+CALLS = (
+    {"name": "crop", "arguments": {"region": [0, 0, 1000, 1000]}},
+    {"name": "enhance", "arguments": {"method": "texture"}},
+    {"name": "prior", "arguments": {"query": "coin, struck metal"}},
+    {"name": "measure", "arguments": {"kind": "row", "points": [[110, 590], [870, 640]]}},
+)
+"""One call of each tool on the coins: the row is the third one from above."""
+
+
+def out(profile: Profile) -> Path:
+    """`results/<profile>`."""
+    return experiments.folder(profile)
+
+
+def photograph(image: str = "", category: str = "") -> Sample:
+    """The user's photograph, or scikit-image's coins (real, public domain, inside its package)."""
+    if image:
+        return Sample(Path(image).stem, Path(image), category=category)
+    path = experiments.ROOT / "data/generated/coins.png"
+    with as_file(files("skimage") / "data" / "coins.png") as source:
+        images.save_png(path, images.load_image(source))
+    return Sample("coins", path, category=category or "coin")
+
+
+def pixels(sample: Sample) -> np.ndarray:
+    """The image as uint8 (H, W, 3)."""
+    return images.load_image(sample.image, sample.tile)
+
+
+def tool_sheet(photo: np.ndarray, calls: Sequence[dict[str, Any]], sample: Sample) -> Figure:
+    """What each call was given (boxes on the photograph) and what it returned."""
+    figure = figures.new(3.2 * (len(calls) + 1), 3.8)
+    axes = figure.subplots(1, len(calls) + 1)
+    axes[0].imshow(photo)
+    axes[0].set_title(f"photograph {photo.shape[1]} x {photo.shape[0]}", fontsize=9)
+    for axis, call in zip(axes[1:], calls, strict=True):
+        result = loop.run_call(call, photo, sample)
+        axis.imshow(result.images[0] if result.images else photo, alpha=1.0 if result.images else 0.35)
+        for x1, y1, x2, y2 in result.regions if not result.images else ():
+            h, w = photo.shape[:2]
+            axis.plot([x1 * w / 1000, x2 * w / 1000], [y1 * h / 1000, y2 * h / 1000], color=figures.COLOURS[1], lw=2)
+        axis.set_title(f"{call['name']}: {_wrapped(result.text)}", fontsize=7)
+    for axis in axes:
+        axis.set_axis_off()
+    return figure
+
+
+def _wrapped(text: str, width: int = 42) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, width)[:7])
+
+
+def agent(profile: Profile) -> LocalPolicy:
+    """The agent of a fresh clone: the trained one that ships with it, else the base model."""
+    shipped = experiments.ROOT / profile.model.agent
+    path = shipped if profile.model.agent and shipped.is_dir() else experiments.model_path(profile, "base")
+    return LocalPolicy.from_path(path, batch=profile.inspection.batch)
+
+
+def trained(profile: Profile, run: str, seed: int = 0) -> LocalPolicy:
+    """The model of one of this machine's runs."""
+    path = experiments.train(profile, run, seed)
+    return LocalPolicy.from_path(path, name=run, batch=profile.inspection.batch)
+
+
+def record(profile: Profile, name: str, *, seeds: int = 1, **facts: Any) -> Path:
+    """Write `results/<profile>/metrics/<name>.json`, and what machine and versions made it to `run.json`."""
+    if "episodes" in facts and not isinstance(facts["episodes"], int):
+        facts["episodes"] = [e.to_json() for e in facts["episodes"]]
+    path = out(profile) / "metrics" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({"profile": profile.name, "config_hash": profile.hash, **facts}, indent=1, default=str))
+    os.replace(part, path)
+    runs_meta.write_run_json(profile, out(profile) / "run.json", seeds=range(seeds), notebook=name)
+    return path
+
+
+# --- data ---------------------------------------------------------------------------------------------------------
+
+
+def counts(sets: Mapping[str, Sequence[Sample]], reports: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per set: images, labels, categories, and whether the protocol card agrees."""
+    return [
+        {
+            "set": name,
+            "normal": sum(s.label is False for s in samples),
+            "anomalous": sum(s.label is True for s in samples),
+            "categories": len({s.category for s in samples}),
+            "against its card": reports[name].label if name in reports else "",
+        }
+        for name, samples in sets.items()
+    ]
+
+
+def sheet(profile: Profile, name: str, columns: int = 12, rows: int = 3) -> Figure:
+    """A contact sheet of a set; the real sets have no sidecar and show the first images of the reader instead."""
+    root = experiments.data_root(profile) / name
+    figure = figures.new(columns, rows + 0.3)
+    axis = figure.subplots()
+    if profile.data.standins:
+        axis.imshow(worlds.contact_sheet(root, columns, rows))
+    else:
+        axis.imshow(pixels(experiments.test_sets(profile, 2)[name][0]))
+    axis.set_title(f"{name} ({'stand-in' if profile.data.standins else 'real'})", loc="left", fontsize=10)
+    axis.set_axis_off()
+    return figure
+
+
+def trajectory(sample: Sample, profile: Profile) -> str:
+    """One sample through the offline teacher, as a static trace."""
+    from . import teacher, teacher_tools, trace_html
+
+    for choice in ("crop", "enhance:texture", "enhance", "measure", "prior", "none"):
+        try:
+            turns = teacher.write(sample, choice, 0, detail=profile.inspection.detail)[0]
+        except (teacher.Refused, KeyError, ValueError):
+            continue
+        verdict = Verdict(True, sample.boxes[0], sample.node)
+        made = Episode(sample.id, sample.dataset, sample.category, str(sample.image), True, "teacher", turns=turns,
+                       verdict=verdict)  # fmt: skip
+        return trace_html.static_html(made, sample)
+    raise teacher_tools.Refused(f"{sample.id}: no honest trajectory")
+
+
+def token_view(one: Any, processor: Any) -> Any:
+    """Widget: a training sequence coloured by loss mask."""
+    from .token_view import TokenView, decoded
+
+    ids, mask, image = one.input_ids, one.mask, processor.image_token_id
+    keep = [i for i in range(len(ids)) if ids[i] != image or ids[i - 1] != image]
+    return TokenView(decoded(ids[keep], processor.tokenizer), mask[keep])
+
+
+def validate(profile: Profile, run: str, seed: int = 0, limit: int = 300) -> list[Episode]:
+    """A run on the pool's own validation part."""
+    from .selection import balanced_limit
+
+    samples = balanced_limit(experiments.pool(profile, "test"), min(limit, (profile.data.limit or limit) * 5))
+    variant = experiments.VARIANTS[run]
+    policy = trained(profile, run, seed)
+    return loop.inspect(
+        policy, samples, profile=profile, mode=variant.mode, allowed_tools=variant.tools, progress=f"validate {run}"
+    )
+
+
+def rates(episodes: Sequence[Episode]) -> dict[str, float | int | None]:
+    """A few numbers of a run, rounded, with N."""
+    data, used = metrics.outcomes(episodes), report.usage(episodes)
+    found = {name: metrics.value(data, name) for name in ("balanced_accuracy", "recall", "specificity")}
+    return {
+        **{k: None if v is None else round(100 * v, 1) for k, v in found.items()},
+        "calls per image": round(used.calls_per_image, 2),
+        "normal": data.n_normal, "anomalous": data.n_anomalous, "unparsed": data.n_unparsed,
+    }  # fmt: skip
+
+
+# --- rewards by hand ----------------------------------------------------------------------------------------------
+
+
+def rollouts() -> list[tuple[Episode, Sample]]:
+    """Four answers to one anomalous image: useful call, useless call, wrong with a good box, malformed."""
+    box = (400, 300, 520, 420)
+    sample = Sample("hand", Path("hand.png"), label=True, defect="scratch", node="scratch", boxes=(box,))
+    call = ToolCall("crop", {"region": [300, 200, 700, 600]}, text="crop [390,290,530,430]", n_images=1)
+    first = Turn("<think>small mark; preliminary: No</think><call_tool>...</call_tool>", (call,), -0.4)
+    yes = protocol.format_final("a scratch", True, box, "scratch")
+    made = [
+        ((first, Turn(yes)), Verdict(True, box, "scratch"), (), -0.4, 2.1),
+        ((first, Turn(yes)), Verdict(True, box, "scratch"), (), 1.5, 1.2),
+        ((first, Turn("<think>fine</think><answer>No</answer>")), Verdict(False, box, ""), (), -0.4, -1.0),
+        ((Turn("I think it is broken"),), None, ("missing_think", "text_outside_tags", "missing_answer"), None, None),
+    ]
+    return [
+        (Episode("hand", label=True, policy="by hand", turns=turns, verdict=verdict, violations=bad,
+                 margin_before=before, margin=after), sample)
+        for turns, verdict, bad, before, after in made
+    ]  # fmt: skip
+
+
+def reward_rows(group: Sequence[tuple[Episode, Sample]], parts: Sequence[RewardParts]) -> list[dict[str, Any]]:
+    """The named parts of each rollout's reward."""
+    names = ("right, useful call", "right, useless call", "wrong, good box", "malformed")
+    keys = ("acc", "loc", "type", "tool", "format", "total")
+    return [{"rollout": n, **{k: round(getattr(q, k), 3) for k in keys}} for n, q in zip(names, parts, strict=True)]
+
+
+def loss_by_hand(profile: Profile, advantage: float) -> list[dict[str, Any]]:
+    """Tokens of a short trajectory with their mask and their share of the loss at ratio 1."""
+    from . import train_data
+    from .processing import load_processor
+
+    processor = load_processor(experiments.model_path(profile, "base"))
+    picture = np.full((96, 96, 3), 128, np.uint8)
+    talk = protocol.start(picture, protocol.question("", profile.inspection.detail))
+    talk = protocol.add_assistant(talk, protocol.format_final("a scratch", True, (400, 300, 520, 420), "scratch"))
+    one = train_data.encode(talk, processor)
+    rows = []
+    for i in np.flatnonzero(one.input_ids != processor.image_token_id):
+        text = processor.tokenizer.decode([int(one.input_ids[i])])
+        share = -advantage / int(one.mask.sum()) if one.mask[i] else 0.0
+        rows.append({"token": text, "learnt": bool(one.mask[i]), "loss": round(share, 4)})
+    return rows

@@ -1,0 +1,121 @@
+"""The benchmark notebooks' own summaries: references, audits on a share of the images, usage, pages of traces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from . import (
+    audit_counterfactual,
+    audit_robustness,
+    baselines,
+    experiments,
+    figures,
+    figures_cases,
+    report,
+    self_similarity,
+    trace_html,
+    trace_steps,
+)
+from .demo import out, trained
+from .episodes import Episode
+from .profiles import Profile
+from .samples import Sample
+from .selection import balanced_limit
+from .tables import Row, Table
+
+MAIN_TABLES = ("table1_balanced_accuracy", "table2_recall", "table6_f1", "table7_tool_usage")
+RADAR = ("Qwen3-VL-Instruct 8B", "IndusAgent 8B")
+ROBUSTNESS_LIMIT = 60  # images a set; a curve needs many conditions
+Runs = Mapping[str, Mapping[str, Sequence[Episode]]]
+
+
+def references(profile: Profile, sets: Mapping[str, Sequence[Sample]]) -> dict[str, dict[str, list[Episode]]]:
+    """Always yes, always no, a coin, and self-similarity on the base model's tower (threshold from the pool)."""
+    found: dict[str, dict[str, list[Episode]]] = {}
+    for name, samples in sets.items():
+        for run, episodes in baselines.references(samples, profile=profile.name).items():
+            found.setdefault(run, {})[name] = episodes
+    base = trained(profile, "base")
+    features = self_similarity.tower_features(base.model, base.processor)
+    validation = balanced_limit(experiments.pool(profile, "test"), min(200, 10 * (profile.data.limit or 200)))
+    detector = self_similarity.fit(features, validation)
+    found["self_similarity"] = {
+        name: detector.inspect(balanced_limit(samples, profile.data.ablation_limit), profile=profile.name)
+        for name, samples in sets.items()
+    }
+    return found
+
+
+def usage_by_run(runs: Runs, profile: Profile) -> Table:
+    """Calls per image, share of images per tool and success of every run, all sets together."""
+    rows = []
+    for run, sets in runs.items():
+        every = [e for episodes in sets.values() for e in episodes]
+        used, normal = report.usage(every), sum(not e.label for e in every)
+        facts = {"calls per image": used.calls_per_image, **{f"{t} %": 100 * s for t, s in used.share.items()}}
+        facts["success %"] = None if used.success is None else 100 * used.success
+        seeds, unparsed = len({e.seed for e in every}), sum(e.verdict is None for e in every)
+        rows += [
+            Row(run, k, None if v is None else round(v, 2), None, normal, len(every) - normal, unparsed, seeds)
+            for k, v in facts.items()
+        ]
+    return Table("usage_by_run", "Tool usage by run", profile.name, profile.hash, tuple(rows))
+
+
+def counterfactual(profile: Profile, runs: Mapping[str, Sequence[Episode]], sets: Mapping[str, Sequence[Sample]]):
+    """The counterfactual audit of the full agent, seed 0, on the ablation's share of the images."""
+    wanted = {(n, s.id) for n, group in sets.items() for s in balanced_limit(group, profile.data.ablation_limit)}
+    episodes = [e for group in runs.values() for e in group if e.seed == 0 and (e.dataset, e.sample_id) in wanted]
+    samples = [s for group in sets.values() for s in group]
+    flips = audit_counterfactual.audit(trained(profile, "full"), episodes, samples, profile=profile)
+    return audit_counterfactual.table(flips, profile.name, profile.hash, experiments.mechanisms(profile))
+
+
+def robustness(profile: Profile, sets: Mapping[str, Sequence[Sample]]) -> Table:
+    """Balanced accuracy of the full agent under disturbed photographs and corrupted tools."""
+    limit = min(ROBUSTNESS_LIMIT, profile.data.ablation_limit or ROBUSTNESS_LIMIT)
+    samples = [s for group in sets.values() for s in balanced_limit(group, limit)]
+    points = audit_robustness.audit(trained(profile, "full"), samples, profile=profile, points=2)
+    return audit_robustness.table(points, profile.name, profile.hash)
+
+
+def pooled(runs: Runs) -> dict[str, list[Episode]]:
+    """Episodes of all sets of each run in one list."""
+    return {run: [e for episodes in sets.values() for e in episodes] for run, sets in runs.items()}
+
+
+def show_and_save(pictures: Mapping[str, Figure], profile: Profile) -> None:
+    """Display each figure and save it under its name."""
+    for name, figure in pictures.items():
+        display(figure)
+        figures.save(figure, out(profile) / "figures" / f"{name}.png")
+
+
+def cases(runs: Runs, sets: Mapping[str, Sequence[Sample]]) -> Figure:
+    """Rescued and broken cases side by side."""
+    both = pooled({name: runs[name] for name in ("base", "full")})
+    pairs = figures_cases.choose(both["base"], both["full"])
+    pairs = pairs or figures_cases.choose(both["base"], both["full"], only=("both right", "both wrong"))
+    return figures_cases.case_studies(pairs, {(n, s.id): s for n, group in sets.items() for s in group})
+
+
+def telling(episodes: Sequence[Episode], samples: Sequence[Sample]) -> tuple[Episode, Sample]:
+    """A right Yes after a tool call if there is one, else the first episode."""
+    known = {(s.dataset, s.id): s for s in samples}
+    good = [e for e in episodes if e.calls and e.correct and e.label]
+    chosen = (good or list(episodes))[0]
+    return chosen, known[(chosen.dataset, chosen.sample_id)]
+
+
+def trace_pages(episodes: Sequence[Episode], samples: Sequence[Sample], path: Path, n: int = 12) -> Path:
+    """A self-contained page of `n` traces, spread over the run."""
+    known = {(s.dataset, s.id): s for s in samples}
+    chosen = [episodes[i * len(episodes) // min(n, len(episodes))] for i in range(min(n, len(episodes)))]
+    traces = [trace_steps.build(e, known.get((e.dataset, e.sample_id))) for e in chosen]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(trace_html.page(traces), encoding="utf-8")
+    return path

@@ -1,0 +1,97 @@
+"""Where the base model looks: the grounding head of the pre-training on drawn and on real photographs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_auc_score
+
+from . import experiments, figures, images, probes, readers
+from .profiles import Profile
+from .samples import Sample
+from .selection import balanced_limit
+from .tables import Row, Table
+
+REAL = {
+    "KolektorSDD": ("kolektorsdd", "kolektorsdd_official/KolektorSDD"),
+    "MVTec grid": ("mvtec", "mvtec_ad_grid_subset"),
+    "hazelnut": ("mvtec", "hazelnut_toy"),
+    "magnetic tile": ("mvtec", "magnetic_tile"),
+}
+WINDOW = 192  # px at the photograph's own scale: what a crop shows
+
+
+def real_folder() -> Path | None:
+    """Folder of real photographs: `INDUS_REAL`, or shared/real beside the checkout; None without one."""
+    for root in (os.environ.get("INDUS_REAL"), experiments.ROOT.parent / "shared" / "real"):
+        if root and Path(root).is_dir():
+            return Path(root)
+    return None
+
+
+def sources(profile: Profile, limit: int = 60) -> dict[str, list[Sample]]:
+    """Named groups of samples to look at: the test sets, then the real photographs at hand."""
+    found = {name: balanced_limit(s, limit) for name, s in experiments.test_sets(profile).items()}
+    real = real_folder()
+    for name, (layout, path) in REAL.items() if real else ():
+        if (real / path).is_dir():
+            found[f"real {name}"] = balanced_limit(readers.read(layout, real / path), limit)
+    return found
+
+
+def attention(tower: probes.Tower, photo: np.ndarray) -> np.ndarray:
+    """Map (h, w) of the logit of `any mark`, from overlapping windows at about native resolution."""
+    height, width = photo.shape[:2]
+    side = min(WINDOW, height, width)
+    ys = np.unique(np.linspace(0, height - side, max(1, -(-2 * height // (side + 1)) - 1)).astype(int))
+    xs = np.unique(np.linspace(0, width - side, max(1, -(-2 * width // (side + 1)) - 1)).astype(int))
+    corners = [(y, x) for y in ys for x in xs]
+    logits = [z[..., -1] for _, z in tower.patches([photo[y : y + side, x : x + side] for y, x in corners])]
+    out = np.full((height // 8, width // 8), -20.0, np.float32)
+    for (y, x), z in zip(corners, logits, strict=True):
+        part = out[y // 8 : (y + side) // 8, x // 8 : (x + side) // 8]
+        np.maximum(part, cv2.resize(z, part.shape[::-1], interpolation=cv2.INTER_LINEAR), out=part)
+    return out
+
+
+def table(profile: Profile, limit: int = 60) -> Table:
+    """Image-level AUROC (maximum of the map) per group, in percent, with interval; nothing was fitted on labels."""
+    tower = probes.Tower(experiments.model_path(profile, "base"))
+    rows = []
+    for name, samples in sources(profile, limit).items():
+        y = np.array([bool(s.label) for s in samples], int)
+        if 0 < y.sum() < len(y):
+            scores = np.array([attention(tower, images.load_image(s.image, s.tile)).max() for s in samples])
+            value = round(100 * float(roc_auc_score(y, scores)), 1)
+            counts = int((y == 0).sum()), int((y == 1).sum())
+            rows.append(Row("grounding head, windows", name, value, probes.interval(y, scores), *counts, 0, 1))
+    notes = ("AUROC in percent of the strongest patch; the head was trained on drawn marks only, normal or not.",)
+    return Table("grounding", "Where the base model looks", profile.name, profile.hash, tuple(rows), notes)
+
+
+def figure(profile: Profile, columns: int = 8) -> Figure:
+    """One anomalous sample per group: photograph with its truth, and the map."""
+    tower = probes.Tower(experiments.model_path(profile, "base"))
+    chosen = [(n, next(s for s in g if s.label)) for n, g in sources(profile, 40).items() if any(s.label for s in g)]
+    picture = figures.new(1.7 * len(chosen), 3.8)
+    axes = picture.subplots(2, len(chosen), squeeze=False)
+    for (name, sample), (above, below) in zip(chosen, axes.T, strict=True):
+        photo = images.load_image(sample.image, sample.tile)
+        above.imshow(photo)
+        _outline(above, photo, sample.boxes)
+        above.set_title(name, fontsize=8)
+        below.imshow(attention(tower, photo), cmap="viridis")
+        for axis in (above, below):
+            axis.set_axis_off()
+    return picture
+
+
+def _outline(axis, photo: np.ndarray, found: Sequence[tuple[int, int, int, int]]) -> None:
+    h, w = photo.shape[:2]
+    for x1, y1, x2, y2 in np.array(found, float).reshape(-1, 4) * (w, h, w, h) / 1000:
+        axis.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color=figures.COLOURS[1], lw=1.2)

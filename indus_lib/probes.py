@@ -1,0 +1,160 @@
+"""Do the tools carry information? Linear probes on the frozen vision tower, and where its grounding head looks.
+
+For each mechanism a logistic regression is fitted on images of pool categories and scored (AUROC) on the stand-ins'
+categories, none of which the tower or the probe has seen: from the global view alone, with the right tool's output
+beside it, and with a wrong tool's. No oracle: tools are called the way an agent without any knowledge would call them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from safetensors import safe_open
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tqdm.auto import tqdm
+
+from . import comparisons, experiments, figures, images, loop, row_search
+from .local_policy import LocalPolicy
+from .profiles import Profile
+from .samples import Sample
+from .selection import balanced_limit
+from .tables import Row, Table
+
+RIGHT = {"small": "crop", "faint": "enhance", "geometric": "measure"}
+WRONG = {"small": "enhance", "faint": "crop", "geometric": "crop"}
+CALLS = {
+    "crop": {"name": "crop", "arguments": {"region": [0, 0, 1000, 1000]}},
+    "enhance": {"name": "enhance", "arguments": {"method": "texture"}},
+}
+PER_MECHANISM = 240  # images for fitting and for scoring each; a probe of 200 features needs no more
+Features = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+
+class Tower:
+    """The frozen vision tower of the base model and its grounding head (linear, per merged patch)."""
+
+    def __init__(self, path: Path | str):
+        self.policy = LocalPolicy.from_path(path)
+        with safe_open(Path(path) / "grounding.safetensors", "pt") as file:
+            self.weight, self.bias = file.get_tensor("weight"), file.get_tensor("bias")
+
+    @torch.no_grad()
+    def patches(self, pictures: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Per picture: merged patch features (h, w, D) and grounding logits (h, w, classes)."""
+        found = []
+        for i in range(0, len(pictures), 64):
+            inputs = self.policy.processor.image_processor(list(pictures[i : i + 64]), return_tensors="pt")
+            grid = inputs["image_grid_thw"]
+            tokens = self.policy.model.model.visual(inputs["pixel_values"], grid_thw=grid).pooler_output
+            for part, (_, h, w) in zip(tokens.split((grid.prod(1) // 4).tolist()), grid.tolist(), strict=True):
+                logits = part @ self.weight.T + self.bias
+                found.append((part.view(h // 2, w // 2, -1).numpy(), logits.view(h // 2, w // 2, -1).numpy()))
+        return found
+
+    def pooled(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """(N, 2D): mean and maximum over the patches."""
+        tokens = [t.reshape(-1, t.shape[-1]) for t, _ in self.patches(pictures)]
+        return np.stack([np.concatenate([t.mean(0), t.max(0)]) for t in tokens])
+
+
+def tool_features(tower: Tower, tool: str, samples: Sequence[Sample], photos: Sequence[np.ndarray]) -> np.ndarray:
+    """(N, F) of what a tool returns: pooled tower features of its image, or the numbers of the row caliper."""
+    if tool == "measure":
+        return np.array([row_numbers(s, photo) for s, photo in zip(samples, photos, strict=True)])
+    results = [loop.run_call(CALLS[tool], photo, s) for s, photo in zip(samples, photos, strict=True)]
+    return tower.pooled([r.images[0] for r in results])
+
+
+def row_numbers(sample: Sample, photo: np.ndarray) -> tuple[float, float, float]:
+    """(deviation, offset, count) of the best row found in the image; zeros where there is none."""
+    guess = row_search.read_best(photo)
+    if guess is None:
+        return 0.0, 0.0, 0.0
+    call = {"name": "measure", "arguments": {"kind": "row", "points": [list(p) for p in guess.points]}}
+    d = loop.run_call(call, photo, sample).details
+    return float(d.get("deviation", 0)), float(d.get("offset", 0)), float(d.get("count", 0))
+
+
+def auroc(fit: np.ndarray, fit_y: np.ndarray, test: np.ndarray, test_y: np.ndarray) -> tuple[float, np.ndarray]:
+    """AUROC of a linear probe and its scores."""
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.02, max_iter=500))
+    scores = probe.fit(fit, fit_y).decision_function(test)
+    return float(roc_auc_score(test_y, scores)), scores
+
+
+def interval(labels: np.ndarray, scores: np.ndarray, draws: int = 500) -> tuple[float, float]:
+    """95 % bootstrap interval of an AUROC, in percent."""
+    rng, sides = np.random.default_rng(0), [np.flatnonzero(labels == v) for v in (0, 1)]
+    found = []
+    for _ in range(draws):
+        rows = np.concatenate([rng.choice(side, len(side)) for side in sides])
+        found.append(roc_auc_score(labels[rows], scores[rows]))
+    return round(100 * float(np.percentile(found, 2.5)), 1), round(100 * float(np.percentile(found, 97.5)), 1)
+
+
+def by_mechanism(samples: Sequence[Sample], known: dict[str, str], name: str, limit: int) -> list[Sample]:
+    """Samples of one mechanism, both labels alike."""
+    return balanced_limit([s for s in samples if known.get(f"{s.dataset}:{s.id}") == name], limit)
+
+
+def table(profile: Profile) -> Table:
+    """AUROC per mechanism and view, with interval; empty where there is no sidecar (real sets) or no grounding head."""
+    path = Path(experiments.model_path(profile, "base"))
+    notes = ("AUROC in percent of a linear probe; fitted on pool categories, scored on unseen stand-in categories.",)
+    if not profile.data.standins or not (path / "grounding.safetensors").is_file():
+        return Table("probes", "Do the tools carry information?", profile.name, profile.hash, (), notes)
+    tower, root = Tower(path), experiments.data_root(profile)
+    pool = experiments.pool(profile)
+    test = [s for group in experiments.test_sets(profile).values() for s in group]
+    fit_known = comparisons.read_mechanisms(root, {profile.data.pool: pool})
+    fit_known = {f"{s.dataset}:{s.id}": fit_known.get(f"{profile.data.pool}:{s.id}", "") for s in pool}
+    rows: list[Row] = []
+    for name in tqdm(RIGHT, desc="probes"):
+        train = by_mechanism(pool, fit_known, name, PER_MECHANISM)
+        score = by_mechanism(test, experiments.mechanisms(profile), name, PER_MECHANISM)
+        rows += _mechanism_rows(tower, name, train, score)
+    return Table("probes", "Do the tools carry information?", profile.name, profile.hash, tuple(rows), notes)
+
+
+def _mechanism_rows(tower: Tower, name: str, train: list[Sample], score: list[Sample]) -> list[Row]:
+    sides = (train, score)
+    labels = [np.array([bool(s.label) for s in side], int) for side in sides]
+    if min(len(set(y.tolist())) for y in labels) < 2:
+        return []
+    photos = [[images.load_image(s.image, s.tile) for s in side] for side in sides]
+    whole = [tower.pooled(p) for p in photos]
+    rows = []
+    for row, tool in (("global view", ""), ("+ right tool", RIGHT[name]), ("+ wrong tool", WRONG[name])):
+        extra = [tool_features(tower, tool, s, p) for s, p in zip(sides, photos, strict=True)] if tool else [[], []]
+        fit, test = (np.hstack([w, e]) if tool else w for w, e in zip(whole, extra, strict=True))
+        value, scores = auroc(fit, labels[0], test, labels[1])
+        n = int((labels[1] == 0).sum()), int((labels[1] == 1).sum())
+        rows.append(Row(row, name, round(100 * value, 1), interval(labels[1], scores), *n, 0, 1))
+    return rows
+
+
+def figure(table: Table) -> Figure:
+    """Bars per mechanism: global view, right tool, wrong tool."""
+    picture = figures.new(6.5, 3.6)
+    axis = picture.subplots()
+    names = list(dict.fromkeys(r.column for r in table.rows))
+    for k, row in enumerate(dict.fromkeys(r.row for r in table.rows)):
+        cells = [r for r in table.rows if r.row == row]
+        x = [names.index(r.column) + 0.27 * (k - 1) for r in cells]
+        error = np.array([(r.value - r.ci[0], r.ci[1] - r.value) for r in cells]).T.clip(0)
+        axis.bar(x, [r.value for r in cells], 0.25, yerr=error, capsize=3, label=row, color=figures.COLOURS[k],
+                 hatch=figures.HATCHES[k], edgecolor="white")  # fmt: skip
+    axis.set_xticks(range(len(names)), [f"{n}\n({RIGHT[n]})" for n in names])
+    axis.axhline(50, color="grey", lw=0.8)
+    axis.set(ylim=(40, 101), ylabel="AUROC (%), unseen categories")
+    if table.rows:
+        axis.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    figures.caveat(picture, table.profile)
+    return picture
