@@ -138,14 +138,15 @@ def read_mvtec(
 ) -> list[Sample]:
     """MVTec-AD's layout: `<category>/{train,test}/<good or defect>/NNN.png`, `ground_truth/<defect>/NNN_mask.png`."""
     found = {path.resolve().name: path for path in _mvtec_categories(root)}
+    parts = [part for part in ("train", "test") if split in (part, "all")]
     samples: list[Sample] = []
     for name in chosen(sorted(found), categories, root):
-        parts = [s for s in ("train", "test") if split in (s, "all")]
-        own = [sample for part in parts for sample in _mvtec_split(found[name], name, part, strict, dataset)]
+        base = found[name]
+        if categories is None and not any((base / part).is_dir() for part in parts):
+            continue  # a category of the other split only; the protocol card's counts tell when it is missing
+        own = [sample for part in parts for sample in _mvtec_split(base, name, part, strict, dataset)]
         if not own:
-            raise DataSetError(
-                f"{found[name]}: category {name!r} has no {split} images; unpack it again or leave it out"
-            )
+            raise DataSetError(f"{base}: category {name!r} has no {split} images; unpack it again or leave it out")
         samples += own
     return samples
 
