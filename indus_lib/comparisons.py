@@ -200,7 +200,7 @@ def localisation_table(runs: Runs, samples: Mapping[str, Sequence[Sample]], prof
     for run, sets in runs.items():
         for dataset, episodes in sets.items():
             known = {s.id: s for s in samples.get(dataset, ())}
-            if known:
+            if known and any(e.verdict and e.verdict.box for e in episodes):
                 rows += _localisation_rows(f"{run}, {paper.column_of(dataset)}", episodes, known)
     notes = ("Of true positives; a Yes without box or type scores 0. Pixel metrics: the box as a map over all images.",)
     return Table("localisation", "Where and what", profile, config_hash, tuple(rows), notes)
