@@ -41,15 +41,43 @@ class _Band:
 
 
 def find_row(image: np.ndarray, start: np.ndarray, end: np.ndarray) -> Row:
-    """Find and measure the row of repeated features near the segment `start`-`end` (pixels of the image)."""
+    """Find and measure the row of repeated features near the segment `start`-`end` (pixels of the image).
+
+    Returns:
+        The row; with fewer than 3 features its numbers are 0.
+    """
     band = _band(image, start, end)
-    line = _best_line(band)
-    rows = [_measure(band, line, sign) for sign in (1, -1)]
-    return min(rows, key=lambda r: (len(r.centres) < 3, _irregularity(r)))
+    tilt, row, lag = _best_line(band)
+    straight = _shear(band.pixels, tilt)
+    level = _detrend(straight, 3 * lag)
+    extent, sign = _extent(level, straight, row, lag)
+    columns, across = _centres(level * sign, extent, lag, band.margin)
+    polarity = "bright" if sign > 0 else "dark"
+    if len(columns) < 3:
+        return Row(_to_image(band, tilt, columns, across), 0.0, 0.0, 0.0, polarity)
+    gaps = np.diff(columns)
+    median = float(np.median(gaps))
+    return Row(
+        _to_image(band, tilt, columns, across),
+        median * float(np.hypot(*band.along)),
+        float(np.abs(gaps - median).max() / median * 100),
+        float(np.abs(_off_line(columns, across)).max() / median * 100),
+        polarity,
+    )
 
 
-def _irregularity(row: Row) -> float:
-    return row.deviation + row.offset if len(row.centres) >= 3 else np.inf
+def _off_line(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Distance from the line through most points (Theil-Sen): one outlier does not tilt it."""
+    i, j = np.triu_indices(len(x), 1)
+    slope = np.median((y[j] - y[i]) / np.maximum(x[j] - x[i], 1e-6))
+    rest = y - slope * x
+    return rest - np.median(rest)
+
+
+def _to_image(band: _Band, tilt: float, columns: np.ndarray, across: np.ndarray) -> np.ndarray:
+    rows, length = band.pixels.shape
+    shift = across + tilt * (columns - (length - 1) / 2) - rows // 2
+    return band.origin + columns[:, None] * band.along + shift[:, None] * band.across
 
 
 def _band(image: np.ndarray, start: np.ndarray, end: np.ndarray) -> _Band:
@@ -109,7 +137,7 @@ def _periodicity(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     auto = np.fft.irfft(np.abs(spectrum) ** 2, size, axis=1)[:, :columns]
     lags = np.arange(columns)
     auto = auto / np.maximum(auto[:, :1], 1e-3) * (columns / np.maximum(columns - lags, columns / 3))
-    low, high = 5, max(columns // 2, 7)
+    low, high = 5, max(int(columns / 2.5), 7)
     inner = auto[:, low:high]
     peak = (inner >= auto[:, low - 1 : high - 1]) & (inner >= auto[:, low + 1 : high + 1])
     valued = np.where(peak, inner, 0)
@@ -118,62 +146,58 @@ def _periodicity(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return profiles.std(1) * np.clip(top, 0, 1) ** 2, np.where(top > 0, lag, columns // 4)
 
 
-def _measure(band: _Band, line: tuple[float, int, int], sign: int) -> Row:
-    tilt, row, spacing = line
-    straight = _shear(band.pixels, tilt)
-    thick = max(straight.shape[0] // 8, 1) | 1
-    profile = _detrend(cv2.blur(straight, (1, thick)), 2 * spacing)[row] * sign
-    columns = _features(profile, spacing, band.margin)
-    if len(columns) < 2:
-        return Row(np.zeros((0, 2)), 0.0, 0.0, 0.0, "bright" if sign > 0 else "dark")
-    across = np.array([_sideways(straight, row, c, spacing, sign) for c in columns])
-    gaps = np.diff(columns)
-    median = float(np.median(gaps))
-    trend = np.polyfit(columns, across, 1) if len(columns) > 2 else (0, across.mean())
-    offset = np.abs(across - np.polyval(trend, columns)).max()
-    middle = (straight.shape[1] - 1) / 2
-    shift = across + tilt * (columns - middle) - straight.shape[0] // 2
-    centres = band.origin + columns[:, None] * band.along + shift[:, None] * band.across
-    step = float(np.hypot(*band.along))
-    return Row(
-        centres,
-        median * step,
-        float(np.abs(gaps - median).max() / median * 100),
-        float(offset / median * 100),
-        "bright" if sign > 0 else "dark",
-    )
+def _extent(level: np.ndarray, straight: np.ndarray, row: int, lag: int) -> tuple[slice, int]:
+    """Rows that the features cover, and +1 for bright features, -1 for dark ones.
+
+    Features and gaps alternate alike along the line; what tells them apart is that the gaps look like the
+    surroundings above and below the row, the features do not.
+    """
+    rows = len(level)
+    thick = max(lag // 8, 1)
+    profile = level[max(row - thick, 0) : row + thick + 1].mean(0)
+    bright, dark = profile > profile.mean(), profile <= profile.mean()
+    contrast = level[:, bright].mean(1) - level[:, dark].mean(1)
+    inside = contrast > 0.35 * contrast[row]
+    top, bottom = row, row
+    while top > 0 and inside[top - 1]:
+        top -= 1
+    while bottom < rows - 1 and inside[bottom + 1]:
+        bottom += 1
+    bright_level, dark_level = straight[top : bottom + 1, bright].mean(), straight[top : bottom + 1, dark].mean()
+    room = max(lag // 6, 3)
+    outside = [straight[max(top - 2 - room, 0) : max(top - 2, 0)], straight[bottom + 3 : bottom + 3 + room]]
+    levels = [float(np.median(o)) for o in outside if len(o) >= 2]
+    vote = sum(abs(bright_level - v) - abs(dark_level - v) for v in levels)
+    if not levels:
+        vote = 0.5 - bright.mean()  # no surroundings in the band: features are usually narrower than gaps
+    return slice(top, bottom + 1), 1 if vote >= 0 else -1
 
 
-def _features(profile: np.ndarray, spacing: int, margin: float) -> np.ndarray:
-    """Sub-pixel columns of the features: half-height centroids of the peaks as tall as the usual one."""
-    radius = max(int(spacing * 0.4), 1)
-    local = cv2.dilate(profile[None].astype(np.float32), np.ones((1, 2 * radius + 1)))[0]
-    peaks = np.flatnonzero((profile >= local) & (profile > 0))
-    if not len(peaks):
-        return np.zeros(0)
-    usual = np.median(np.sort(profile[peaks])[-max(len(peaks) * 2 // 3, 1) :])
+def _centres(level: np.ndarray, extent: slice, lag: int, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """Sub-pixel (columns, rows) of the features: centroids of what stands out, one per run above half height."""
+    profile = level[extent].mean(0)
+    low, high = np.percentile(profile, (15, 90))
+    half = (low + high) / 2
+    runs = _runs(profile > half)
+    widths = np.array([b - a for a, b in runs])
+    if not len(runs):
+        return np.zeros(0), np.zeros(0)
+    usual = float(np.median(widths[widths >= max(0.1 * lag, 1)])) if (widths >= max(0.1 * lag, 1)).any() else 1.0
+    reach = max(int(0.35 * lag), 2)
+    rows = slice(max(extent.start - reach, 0), min(extent.stop + reach, len(level)))
     found = []
-    for peak in peaks[profile[peaks] > 0.45 * usual]:
-        left = right = peak
-        half = profile[peak] / 2
-        while left > 0 and profile[left - 1] > half:
-            left -= 1
-        while right < len(profile) - 1 and profile[right + 1] > half:
-            right += 1
-        weight = profile[left : right + 1] - half
-        found.append(left + (weight * np.arange(right - left + 1)).sum() / max(weight.sum(), 1e-6))
-    columns = np.array(found)
-    inside = (columns > 0.2 * margin) & (columns < len(profile) - 1 - 0.2 * margin)
-    return np.unique(columns[inside])
+    for a, b in runs:
+        if b - a < 0.4 * usual or a <= 0.15 * margin or b >= len(profile) - 0.15 * margin:
+            continue
+        weight = np.clip(level[rows, max(a - 2, 0) : b + 2] - half, 0, None)
+        total = weight.sum() + 1e-6
+        x = (weight.sum(0) * np.arange(weight.shape[1])).sum() / total + max(a - 2, 0)
+        y = (weight.sum(1) * np.arange(weight.shape[0])).sum() / total + rows.start
+        found.append((x, y))
+    return np.array([x for x, _ in found]), np.array([y for _, y in found])
 
 
-def _sideways(straight: np.ndarray, row: int, column: float, spacing: int, sign: int) -> float:
-    """Row of a feature's centre: centroid of what stands out from the gaps on both sides."""
-    radius = max(spacing // 4, 1)
-    c = round(column)
-    feature = straight[:, max(c - radius, 0) : c + radius + 1].mean(1)
-    gap_l, gap_r = (straight[:, min(max(c + d, 0), straight.shape[1] - 1)] for d in (-spacing // 2, spacing // 2))
-    weight = np.clip(sign * (feature - (gap_l + gap_r) / 2), 0, None)
-    near = np.abs(np.arange(len(weight)) - row) <= max(spacing, 4)
-    weight = np.where(near & (weight > 0.4 * weight[near].max()), weight, 0)
-    return float((weight * np.arange(len(weight))).sum() / weight.sum()) if weight.sum() > 0 else float(row)
+def _runs(above: np.ndarray) -> list[tuple[int, int]]:
+    """(start, stop) of the runs of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], above.astype(np.int8), [0]])))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
