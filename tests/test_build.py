@@ -50,12 +50,12 @@ def test_disagreements_are_found(repo: Path, tmp_path: Path) -> None:
         shutil.copy(repo / name, tmp_path)
     text = (tmp_path / "requirements.lock").read_text()
     torch = re.search(r"^torch==(.*)$", text, re.MULTILINE)[1]
-    text = text.replace(f"torch=={torch}", "torch==1.0").replace(f"pooch=={metadata.version('pooch')}\n", "")
+    text = text.replace(f"torch=={torch}", "torch==1.0").replace(f"tqdm=={metadata.version('tqdm')}\n", "")
     (tmp_path / "requirements.lock").write_text(text)
     found = "\n".join(lock.problems(tmp_path))
     assert f"torch: lock has 1.0, environment.yml {torch}" in found
     assert "torch: lock has 1.0, pyproject.toml wants" in found
-    assert "pooch: declared in pyproject.toml, missing" in found
+    assert "tqdm: declared in pyproject.toml, missing" in found
 
 
 def test_the_lock_serves_cpu_and_gpu(repo: Path) -> None:
