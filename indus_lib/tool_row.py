@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 HALF = 0.07  # half width of the searched band / shorter image side: end points may be 4 % off; not in paper
+TALL = 0.24  # half width of the measured band, for features this long; not in paper
 BEYOND = 0.06  # how far the band goes beyond the end points / shorter image side; not in paper
 TILTS = np.tan(np.radians(np.arange(-6, 6.1, 1.0)))  # not in paper
 MAX_LENGTH = 768  # samples along the band (speed); not in paper
@@ -46,19 +47,21 @@ def find_row(image: np.ndarray, start: np.ndarray, end: np.ndarray) -> Row:
     Returns:
         The row; with fewer than 3 features its numbers are 0.
     """
-    band = _band(image, start, end)
-    tilt, row, lag = _best_line(band)
-    straight = _shear(band.pixels, tilt)
-    level = _detrend(straight, 3 * lag)
-    extent, sign = _extent(level, straight, row, lag)
+    near = _band(image, start, end, HALF)
+    tilt, row, lag = _best_line(near)
+    ends = np.array([near.margin, near.pixels.shape[1] - 1 - near.margin])
+    start, end = _to_image(near, tilt, ends, np.array([row, row]))
+    band = _band(image, start, end, TALL)  # along the line found, high enough for long features
+    level = _detrend(band.pixels, 3 * lag)
+    extent, sign = _extent(level, band.pixels, len(level) // 2, lag)
     columns, across = _centres(level * sign, extent, lag, band.margin)
     polarity = "bright" if sign > 0 else "dark"
     if len(columns) < 3:
-        return Row(_to_image(band, tilt, columns, across), 0.0, 0.0, 0.0, polarity)
+        return Row(_to_image(band, 0.0, columns, across), 0.0, 0.0, 0.0, polarity)
     gaps = np.diff(columns)
     median = float(np.median(gaps))
     return Row(
-        _to_image(band, tilt, columns, across),
+        _to_image(band, 0.0, columns, across),
         median * float(np.hypot(*band.along)),
         float(np.abs(gaps - median).max() / median * 100),
         float(np.abs(_off_line(columns, across)).max() / median * 100),
@@ -80,12 +83,12 @@ def _to_image(band: _Band, tilt: float, columns: np.ndarray, across: np.ndarray)
     return band.origin + columns[:, None] * band.along + shift[:, None] * band.across
 
 
-def _band(image: np.ndarray, start: np.ndarray, end: np.ndarray) -> _Band:
+def _band(image: np.ndarray, start: np.ndarray, end: np.ndarray, half_side: float) -> _Band:
     side = min(image.shape[:2])
     span = float(np.hypot(*(end - start)))
     unit = (end - start) / span
     normal = np.array([-unit[1], unit[0]])
-    beyond, half = BEYOND * side, max(HALF * side, 6.0)
+    beyond, half = BEYOND * side, max(half_side * side, 6.0)
     step = max((span + 2 * beyond) / MAX_LENGTH, 1.0)
     columns, rows = int((span + 2 * beyond) / step) + 1, 2 * int(half / step) + 1
     origin = start - beyond * unit
