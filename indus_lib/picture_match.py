@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -163,8 +165,13 @@ def _key(sample: Sample) -> str:
 def _load_cache(path: Path) -> dict[str, tuple[str, np.ndarray]]:
     if not path.is_file():
         return {}
-    with np.load(path, allow_pickle=False) as data:
-        return dict(zip(data["keys"].tolist(), zip(data["digests"].tolist(), data["thumbs"], strict=True), strict=True))
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            marks = zip(data["digests"].tolist(), data["thumbs"], strict=True)
+            return dict(zip(data["keys"].tolist(), marks, strict=True))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        warnings.warn(f"{path}: not a fingerprint cache ({error}); it is made anew", stacklevel=3)
+        return {}
 
 
 def _save_cache(path: Path, known: dict[str, tuple[str, np.ndarray]]) -> None:
