@@ -19,18 +19,9 @@ from indus_lib import fingerprint, profiles
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import lock
 
-# used as programs or by other libraries, never imported here by name
-TOOLS = {
-    "playwright",
-    "jupyterlab",
-    "ipykernel",
-    "nbstripout",
-    "ruff",
-    "pytest-timeout",
-    "pytest-xdist",
-    "setuptools",
-    "accelerate",
-}
+# used as programs, by other libraries, for the files inside, or imported through pytest.importorskip
+TOOLS = {"accelerate", "ipykernel", "jupyterlab", "nbstripout", "playwright", "pytest-timeout", "pytest-xdist"}
+TOOLS |= {"ruff", "scikit-image", "setuptools"}
 OPTIONAL = {"vllm", "deepspeed"}  # installed by hand on a GPU machine; imported only where asked for
 
 
