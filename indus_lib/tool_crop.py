@@ -191,8 +191,10 @@ def _local_scale(size: np.ndarray) -> np.ndarray:
     height, width = size.shape
     cell = max(min(height, width) // 32, 2)
     rows, cols = max(height // cell, 1), max(width // cell, 1)
-    cells = size[: rows * cell, : cols * cell].reshape(rows, cell, cols, cell)
-    usual = np.maximum(1.25 * cells.mean((1, 3)), cells.max((1, 3)) / 3)
+    cut = np.ascontiguousarray(size[: rows * cell, : cols * cell])
+    means = cv2.resize(cut, (cols, rows), interpolation=cv2.INTER_AREA)
+    peaks = cv2.dilate(cut, np.ones((cell, cell), np.uint8))[cell // 2 :: cell, cell // 2 :: cell]
+    usual = np.maximum(1.25 * means, peaks / 3)
     kernel = min(11, (min(rows, cols) - 1) // 2 * 2 + 1)
     quantised = np.clip(usual * 4, 0, 255).astype(np.uint8)
     local = cv2.medianBlur(quantised, kernel) if kernel >= 3 else quantised
