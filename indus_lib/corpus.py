@@ -17,7 +17,7 @@ from typing import Any
 
 from . import corpus_stats, images, leakage, parsing, protocol, tools
 from .corpus_offline import Accepted, Settings, produce
-from .corpus_work import WorkLog, write_atomically
+from .corpus_work import WorkLog, digest_of, made_with, write_atomically
 from .episodes import Episode, ToolCall, Turn, Verdict
 from .loop import shown
 from .policies import Conversation
@@ -89,7 +89,8 @@ def build(
     _check_samples(usable, dropped)
     if teacher == "offline":
         settings = Settings(n, seed, detail, exploration, max_tokens, workers, progress)
-        depends = [VERSION, n, seed, detail, exploration, max_tokens, [str(s) for s in usable]]
+        content = digest_of(s.image for s in usable if Path(s.image).is_file())
+        depends = [VERSION, n, seed, detail, exploration, max_tokens, made_with(), content, [str(s) for s in usable]]
         accepted, rejected = produce(usable, settings, WorkLog(out_dir / WORK, depends))
         name = "offline"
     else:

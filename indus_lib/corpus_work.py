@@ -83,6 +83,27 @@ def _one_thread() -> None:
     cv2.setNumThreads(1)
 
 
+MAKERS = ("boxes", "corpus_offline", "free_text", "images", "parsing", "priors", "protocol", "quality", "row_search",
+          "sight", "taxonomy", "teacher", "tool")  # fmt: skip
+"""Beginnings of the names of the modules that decide what a trajectory says."""
+
+
+def made_with() -> str:
+    """Digest of the code and data that trajectories depend on: results of an older library are not resumed."""
+    here = Path(__file__).resolve().parent
+    code = [p for p in sorted(here.glob("*.py")) if p.stem.startswith(MAKERS)]
+    data = [*sorted((here.parent / "data" / "priors").glob("*.yaml")), here.parent / "data" / "taxonomy.yaml"]
+    return digest_of([*code, *data])
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """Digest over the contents of files, in order."""
+    total = hashlib.blake2b(digest_size=16)
+    for path in files:
+        total.update(hashlib.blake2b(path.read_bytes(), digest_size=16).digest())
+    return total.hexdigest()
+
+
 def write_atomically(path: Path, text: str) -> Path:
     """Write a text file under a temporary name, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)

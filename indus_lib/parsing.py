@@ -46,7 +46,9 @@ MAX_DEPTH = 6  # brackets; not in paper
 MAX_TYPE = 80  # characters; not in paper
 
 _TAG = re.compile(r"</?(?:" + "|".join(TAGS) + r")>")
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _ORDER = {tag: rank for rank, tag in enumerate(("think", "call_tool", "location", "type", "answer"))}
+_FIRST_KEY = re.compile(r"(?<!\S)(" + "|".join(ROUTING_FIELDS) + r")\s*:")
 _KEY = re.compile(r"\s*(" + "|".join(ROUTING_FIELDS) + r")\s*:")
 
 
@@ -207,11 +209,13 @@ def _is_call(item: Any) -> bool:
 
 def _load_json(text: str) -> Any:
     """The JSON value, or None for what is not JSON, too long or too deep (None itself is never wanted here)."""
+    if len(text) > MAX_JSON:
+        return None
     depth = deepest = 0
-    for char in text[: MAX_JSON + 1]:
+    for char in _STRING.sub("", text):
         depth += (char in "[{") - (char in "]}")
         deepest = max(deepest, depth)
-    if len(text) > MAX_JSON or deepest > MAX_DEPTH:
+    if deepest > MAX_DEPTH:
         return None
     try:
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
@@ -244,8 +248,8 @@ def parse_routing(think: str) -> dict[str, Any]:
     routing: dict[str, Any] = {}
     _, key, tail = think.rpartition("evidence:")
     segments = (key + tail if key else think).split(";")
-    for segment in segments:
-        match = _KEY.match(segment)
+    for number, segment in enumerate(segments):
+        match = _FIRST_KEY.search(segment) if number == 0 else _KEY.match(segment)  # prose may stand before the first
         if match and match[1] not in routing:
             value = _routing_value(match[1], segment[match.end() :].strip())
             if value is not None:

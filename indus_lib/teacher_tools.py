@@ -38,7 +38,8 @@ ODD_GAP = 25.0  # % of the spacing, gap or sideways, that the eye would call une
 _SIGN = re.compile(
     r"\b(?:(?:dark|bright|black|white|pale|short|small|printed|round) ){1,3}(?:dot|ring|bar|cross|mark)\b"
 )
-_ASK_PRIOR = frozenset({"marking fault", "assembly fault", "part count", "part identity", "opening"})
+_BY_DESIGN = frozenset({"marking fault", "part identity"})
+"""Faults that only the product's design can tell from a feature: to see such a mark is not yet to know it is wrong."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,15 @@ class Scene:
     mask: np.ndarray | None = None
 
     @property
+    def by_design(self) -> bool:
+        """Whether the mark is wrong only by what the product should be: then the prior alone can show it."""
+        tree, node = taxonomy.load(), self.sample.node
+        return bool(self.sample.label) and node in tree.nodes() and bool(_BY_DESIGN & set(tree.path(node)))
+
+    @property
     def visible(self) -> bool:
-        """Whether the annotated mark can be seen in the small view."""
-        return self.mark is not None and self.mark.score >= sight.VISIBLE
+        """Whether the view itself shows that something is wrong."""
+        return self.mark is not None and self.mark.score >= sight.VISIBLE and not self.by_design
 
 
 def rng_for(seed: int, *keys: str) -> np.random.Generator:
@@ -142,7 +149,7 @@ def use(flavour: str, scene: Scene, rng: np.random.Generator) -> Finding:
 
 
 def _judge_crop(scene: Scene, call: dict[str, Any], result: ToolResult) -> tuple[bool, float, dict[str, Any]]:
-    if scene.box is None or scene.mark is None:
+    if scene.box is None or scene.mark is None or scene.by_design:
         return False, 0.0, {"spot": result.details["score"] >= SPOT_SCORE}
     window = result.regions[0]
     inner = _relative_to(scene.box, window)
@@ -167,7 +174,7 @@ def _relative_to(box: Sequence[float], window: Sequence[float]) -> Box:
 
 def _judge_enhance(scene: Scene, call: dict[str, Any], result: ToolResult) -> tuple[bool, float, dict[str, Any]]:
     slots = {"method": call["arguments"]["method"]}
-    if scene.box is None or scene.mark is None:
+    if scene.box is None or scene.mark is None or scene.by_design:
         return False, 0.0, slots
     mark = sight.visibility(result.images[0], scene.box, scene.mask)
     gain = mark.score / max(scene.mark.score, 0.05)
@@ -196,9 +203,7 @@ def _judge_prior(scene: Scene, call: dict[str, Any], result: ToolResult) -> tupl
     sign = named[0] if named else ""
     if scene.mark is None or not known or scene.mark.score < 0.6 * sight.VISIBLE:
         return False, 0.0, {"known": known, "sign": sign}
-    tree, node = taxonomy.load(), scene.sample.node
-    path = tree.path(node) if node in tree.nodes() else ()
-    about = bool(_ASK_PRIOR & set(path))
+    about = scene.by_design
     return about, 2.0 if about else 0.0, {"known": known, "sign": sign}
 
 
@@ -211,7 +216,7 @@ def survey(sample: Sample, seed: int) -> dict[str, Any]:
     draw = rng_for(seed, sample.id, "flavours")
     flavours = [options[int(draw.integers(len(options)))] for options in SINGLE.values()]
     tried = {f: use(f, scene, rng_for(seed, sample.id, f)) for f in flavours}
-    score = scene.mark.score if scene.mark else 0.0
+    score = scene.mark.score if scene.mark and not scene.by_design else 0.0
     helps = [f for f, x in tried.items() if x.shown and (not scene.visible or x.gain >= GAIN)]
     return {
         "visible": score,

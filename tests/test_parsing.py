@@ -89,7 +89,7 @@ tagged = st.lists(
 
 
 @given(st.text() | tagged, st.booleans())
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_total(text: str, final: bool) -> None:
     turn = parse_turn(text, final=final)
     assert set(turn.violations) <= set(VIOLATIONS)
@@ -117,11 +117,11 @@ def test_total(text: str, final: bool) -> None:
     ids=range(10),
 )
 def test_hostile_strings_take_linear_time(nasty: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     parse_turn("<think>a</think>" + nasty)
     parse_turn("<think>" + nasty + "</think>")
     parse_free_text(nasty)
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 def test_json_limits() -> None:
@@ -176,6 +176,7 @@ def test_free_text(text: str, expected: bool | None) -> None:
     assert parse_free_text(text) is expected
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([k for k, v in FREE.items() if v is not None and "<" not in k]), st.sampled_from(["Yes.", "No."])
 )

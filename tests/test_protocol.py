@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indus_lib import parsing, protocol, tools
@@ -23,11 +23,8 @@ routing = st.fixed_dictionaries(
         **{name: st.sampled_from(choices) for name, choices in protocol.CHOICES.items()},
     },
 )
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9999) | st.text(max_size=12),
-    lambda v: st.lists(v, max_size=3),
-    max_leaves=4,
-)
+leaves = st.none() | st.booleans() | st.integers(-9, 9999) | st.text(max_size=12)
+json_values = leaves | st.lists(leaves, max_size=3)
 call = st.fixed_dictionaries(
     {
         "name": st.sampled_from(protocol.TOOL_NAMES),
@@ -71,6 +68,7 @@ def test_unknown_detail_is_refused(call_it) -> None:
         protocol.question(tools=("hammer",))
 
 
+@settings(deadline=None)
 @given(routing, st.lists(call, min_size=1, max_size=4))
 def test_round_one_with_calls_reads_back(fields, calls) -> None:
     turn = parse_turn(protocol.format_turn1(fields, calls, prose="first look"))
@@ -78,6 +76,7 @@ def test_round_one_with_calls_reads_back(fields, calls) -> None:
     assert turn.routing == fields
 
 
+@settings(deadline=None)
 @given(routing, box, words.filter(lambda t: 0 < len(t) <= 80), st.booleans())
 def test_round_one_with_a_verdict_reads_back(fields, where, kind, anomalous) -> None:
     text = protocol.format_turn1(fields, prose="seen", anomalous=anomalous, box=where, type=kind)
@@ -86,6 +85,7 @@ def test_round_one_with_a_verdict_reads_back(fields, where, kind, anomalous) -> 
     assert (turn.location, turn.type) == ((where, kind) if anomalous else (None, ""))
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1).filter(lambda t: protocol.clean(t)), st.booleans())
 def test_final_turn_reads_back_for_any_thinking(think, anomalous) -> None:
     turn = parse_turn(protocol.format_final(think, anomalous, (1, 2, 3, 4), "dent"), final=True)

@@ -1,0 +1,135 @@
+"""The offline teacher: grounded, honest, and silent about what it was told."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from corpus_pool import make_pool, picture
+
+from indus_lib import parsing, protocol, quality, sight, teacher, teacher_plan, teacher_tools, tools
+from indus_lib.row_search import find_rows
+from indus_lib.teacher_tools import NONE, PAIRS, SINGLE
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    return make_pool(tmp_path_factory.mktemp("pool"))
+
+
+CHOICES = [NONE, *dict.fromkeys(f for fs in SINGLE.values() for f in fs), *PAIRS]
+
+
+def test_every_choice_passes_the_gate_for_both_labels(pool) -> None:
+    written = Counter()
+    for i, sample in enumerate(pool):
+        choice = CHOICES[i % len(CHOICES)]
+        for turns in teacher.write(sample, choice, seed=0):
+            assert quality.check(turns, sample) == (), [t.text for t in turns]
+            assert len(turns) == (1 if choice == NONE else 2)
+            written[sample.label] += 1
+    assert written[True] and written[False]
+
+
+def test_observations_are_what_the_tools_return(pool) -> None:
+    sample = pool[3]
+    turns = teacher.write(sample, "crop:whole+enhance:texture", seed=0)[0]
+    image = teacher_tools.open_scene(sample).image
+    for call in turns[0].calls:
+        assert tools.run(call.name, call.arguments, image, category=sample.category).text == call.text
+
+
+def test_same_seed_same_text_and_another_seed_another(pool) -> None:
+    sample = next(s for s in pool if s.label)
+    assert teacher.write(sample, "crop:whole", 0) == teacher.write(sample, "crop:whole", 0)
+    assert teacher.write(sample, "crop:whole", 0) != teacher.write(sample, "crop:whole", 1)
+    assert len({turns[0].text for turns in teacher.write(sample, "crop:whole", 0)}) > 1
+
+
+def test_arguments_do_not_depend_on_the_annotation(pool) -> None:
+    sample = next(s for s in pool if s.label)
+    blind = replace(sample, label=False, boxes=(), mask=None, node="", defect="")
+    for flavour in ("crop:whole", "crop:part", "crop:spot", "enhance:texture", "measure:row", "prior:ask"):
+        calls = [
+            teacher_tools.make_call(flavour, teacher_tools.open_scene(s), teacher_tools.rng_for(0, "x"))
+            for s in (sample, blind)
+        ]
+        assert calls[0] == calls[1]
+
+
+def test_a_mark_that_nothing_shows_is_refused(tmp_path) -> None:
+    sample = next(s for s in make_pool(tmp_path, 8, contrast=1) if s.label)
+    with pytest.raises(teacher.Refused, match="mark_not_shown"):
+        teacher.write(sample, NONE, seed=0)
+
+
+def test_full_detail_fills_every_routing_field(pool) -> None:
+    turn = parsing.parse_turn(teacher.write(pool[0], "enhance:clahe", 0, detail="full")[0][0].text)
+    assert set(turn.routing) == set(protocol.ROUTING_FIELDS)
+
+
+def test_samples_it_cannot_teach_are_named(pool) -> None:
+    with pytest.raises(ValueError, match="label"):
+        teacher.write(replace(pool[0], label=None), NONE, 0)
+    with pytest.raises(ValueError, match="box"):
+        teacher.write(replace(pool[0], label=True, boxes=()), NONE, 0)
+
+
+def test_visibility_grows_with_contrast_and_size() -> None:
+    scores = []
+    for contrast in (0, 5, 20, 80):
+        image, mask = picture(5, "stain", contrast=contrast)
+        y, x = np.nonzero(mask)
+        box = (x.min() / 0.16, y.min() / 0.16, (x.max() + 1) / 0.16, (y.max() + 1) / 0.16)
+        scores.append(sight.visibility(image, box, mask).score)
+    assert scores == sorted(scores) and scores[0] < sight.VISIBLE < scores[-1]
+    assert sight.visibility(image, box, mask).tone == "dark"
+
+
+@pytest.mark.parametrize(
+    ("box", "word"),
+    [((0, 0, 100, 100), "upper left"), ((450, 450, 550, 550), "centre"), ((400, 900, 600, 1000), "bottom"),
+     ((900, 400, 1000, 600), "right"), ((400, 0, 600, 100), "top")],
+)  # fmt: skip
+def test_place_words(box, word) -> None:
+    assert sight.place(box) == word
+
+
+def test_snap_and_around_stay_inside_and_keep_what_they_hold() -> None:
+    assert sight.snap((13, 27, 94, 1000)) == (10, 20, 100, 1000)
+    assert sight.snap((13, 27, 94, 1000), outward=False) == (10, 30, 90, 1000)
+    assert sight.snap((998, 998, 1000, 1000)) == (990, 990, 1000, 1000)
+    x1, y1, x2, y2 = sight.around((900, 10, 950, 40))
+    assert x1 >= 0 and y1 == 0 and x2 == 1000 and x1 <= 900 and y2 >= 40
+
+
+def test_a_row_of_holes_is_found_where_it_is() -> None:
+    image = np.full((200, 300, 3), 180, np.uint8)
+    for k in range(9):
+        image[95:107, 40 + 25 * k : 52 + 25 * k] = 40
+    (x1, y1), (x2, y2) = find_rows(image)[0].points
+    assert abs(y1 - 505) < 50 and abs(y2 - 505) < 50
+    assert abs(x1 - 153) < 90 and abs(x2 - 820) < 90
+    assert find_rows(np.full((100, 100, 3), 90, np.uint8)) == []
+
+
+def test_quotas_are_even_and_within_what_there_is() -> None:
+    assert teacher_plan.quotas({"a": 10, "b": 10, "c": 1}, 9) == {"a": 4, "b": 4, "c": 1}
+    assert sum(teacher_plan.quotas({"a": 3, "b": 2}, 100).values()) == 5
+    assert teacher_plan.quotas({}, 5) == {}
+
+
+def test_normal_plan_copies_the_choices_of_each_category() -> None:
+    wanted = {"a": Counter({"none": 3, "crop:whole": 2}), "b": Counter({"prior:ask": 1})}
+    plan = teacher_plan.plan_normal(wanted, {"a": list("12345678"), "b": ["9"]}, {"a": Counter({"none": 1})}, 0)
+    assert Counter(c for _, c in plan) == Counter({"none": 2, "crop:whole": 2, "prior:ask": 1})
+    assert len({key for key, _ in plan}) == len(plan)
+
+
+def test_exploration_only_where_the_view_shows_the_mark() -> None:
+    hidden = {"visible": 0.0, "tried": ["crop:whole", "prior:ask"], "shown": ["crop:whole"], "useful": ["crop:whole"]}
+    plan = teacher_plan.plan_anomalous([(str(i), hidden) for i in range(50)], Counter(), exploration=1.0, seed=0)
+    assert all("crop:whole" in choice for _, choice in plan)
+    plain = {**hidden, "visible": 9.0, "useful": ["none"]}
+    plan = teacher_plan.plan_anomalous([(str(i), plain) for i in range(50)], Counter(), exploration=1.0, seed=0)
+    assert all(choice != "none" for _, choice in plan)
