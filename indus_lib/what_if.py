@@ -171,7 +171,8 @@ class WhatIf(widgets.VBox):
             name: widgets.ToggleButtons(options=(CHOSEN, FORBID, FORCE), description=name) for name in tools.TOOLS
         }
         for buttons in self.modes.values():
-            buttons.style.button_width = "auto"
+            buttons.style.button_width, buttons.style.description_width = "auto", "62px"
+            buttons.layout.width = "460px"
         self._make_crop()
         self.method = widgets.Dropdown(options=METHODS, description="enhance by")
         self.kind = widgets.Dropdown(options=KINDS, description="measure")

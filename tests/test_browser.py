@@ -63,8 +63,8 @@ def _free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, repo: Path) -> Iterator[tuple[str, Path]]:
-    """A JupyterLab server of its own; (address, folder it serves)."""
+def lab(tmp_path_factory: pytest.TempPathFactory, repo: Path) -> Iterator[tuple[str, Path, Path]]:
+    """A JupyterLab server of its own; (address, folder it serves, folder of its settings)."""
     pytest.importorskip("jupyterlab", reason="jupyterlab is not installed")
     folder, port = tmp_path_factory.mktemp("lab"), _free_port()
     home = tmp_path_factory.mktemp("home")
@@ -86,7 +86,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, repo: Path) -> Iterator[tuple[
     address = f"http://127.0.0.1:{port}"
     try:
         _wait_for(address + "/api", server, home / "lab.log")
-        yield address, folder
+        yield address, folder, news.parent
     finally:
         server.terminate()
         try:
@@ -110,7 +110,9 @@ def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
 
 def _open(browser, lab, repo: Path, name: str, cells: list[str], dark: bool = False):
     """Write a notebook, open it in the Lab and run every cell; the page is returned when the kernel is idle."""
-    address, folder = lab
+    address, folder, settings = lab
+    theme = "JupyterLab Dark" if dark else "JupyterLab Light"
+    (settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": theme}))
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
     setup = SETUP.format(repo=str(repo), tests=str(repo / "tests"), folder=str(folder))
     notebook.cells = [nbformat.v4.new_code_cell(source) for source in (setup, *cells)]
@@ -121,7 +123,7 @@ def _open(browser, lab, repo: Path, name: str, cells: list[str], dark: bool = Fa
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=150_000)
     _kernel_ready(page, address, f"{name}.ipynb")
     if dark:
-        page.evaluate("document.body.dataset.jpThemeLight = 'false'")
+        page.wait_for_selector('body[data-jp-theme-light="false"]', state="attached")
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     return page
