@@ -21,23 +21,31 @@ MIN_WINDOW = 96  # px; not in paper
 MARGIN = 1.6  # window side / blob side; not in paper
 ANALYSIS_SIDE = 1280  # longer regions are searched at an integer reduction (speed); not in paper
 LEVELS = 5  # pyramid levels, blobs up to about 4 * 2**4 px; not in paper
-LEVEL_WEIGHT = (1.0, 1.0, 0.5, 0.3, 0.2)  # small things first: large ones show in the global view; not in paper
+SMALL_FIRST = (1.0, 1.0, 0.5, 0.3, 0.2)  # level weights: large things show in the global view anyway; not in paper
+ANY_SIZE = (0.7, 1.0, 1.0, 1.0, 1.0)  # level weights when nothing small stands out; not in paper
+CLEAR = 7.5  # score from which a small thing stands out; not in paper
 TWINS = 0.7  # penalty exponent of repeated features; not in paper
 EDGE = 0.3  # how much the steps of the background around a residual count against it; not in paper
-MIN_SCORE = 2.5  # local deviations; below: nothing stands out, centre crop; not in paper
+MIN_SCORE = 3.5  # local deviations; below: nothing stands out, centre crop; not in paper
 
 Window = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One thing that stands out. `window` is in pixels of the analysed image."""
+    """One thing that stands out. `window` is in pixels of the analysed image.
+
+    `score` is its residual in local deviations, `lead` its ratio to the weakest peak kept at its level, `twins` how
+    many peaks of the level look like it.
+    """
 
     x: float
     y: float
     score: float
     window: Window
     level: int
+    lead: float = 1.0
+    twins: int = 0
 
 
 def crop(image: np.ndarray, region: Box, refine: bool = True) -> ToolResult:
@@ -121,15 +129,29 @@ def candidates(image: np.ndarray, window: Window, keep: int = 5) -> list[Candida
     found: list[Candidate] = []
     for first, plane in _planes(patch):
         found += _search(plane, first)
-    best = _suppress(sorted(found, key=lambda c: -c.score), keep)
-    return [_shift(c, factor, left, top) for c in best]
+    return [_shift(c, factor, left, top) for c in _suppress(_rank(found), keep)]
+
+
+def _rank(found: list[Candidate]) -> list[Candidate]:
+    """Best first: what is small and clear if there is such a thing, else what leads its level most.
+
+    Repeated features belong to the part, an outlier is alone: twins count against both.
+    """
+
+    def small(c: Candidate) -> float:
+        return c.score * SMALL_FIRST[c.level] / (1 + c.twins) ** TWINS
+
+    def any_size(c: Candidate) -> float:
+        return c.score * ANY_SIZE[c.level] / (1 + c.twins) ** TWINS * c.lead**0.5
+
+    clear = max(map(small, found), default=0.0) >= CLEAR
+    return sorted(found, key=small if clear else any_size, reverse=True)
 
 
 def _shift(c: Candidate, factor: int, left: int, top: int) -> Candidate:
     x1, y1, x2, y2 = (v * factor for v in c.window)
-    return Candidate(
-        c.x * factor + left, c.y * factor + top, c.score, (x1 + left, y1 + top, x2 + left, y2 + top), c.level
-    )
+    window = (x1 + left, y1 + top, x2 + left, y2 + top)
+    return replace(c, x=c.x * factor + left, y=c.y * factor + top, window=window)
 
 
 def _planes(patch: np.ndarray) -> list[tuple[int, np.ndarray]]:
@@ -164,7 +186,7 @@ def _peaks(plane: np.ndarray, level: int, keep: int = 6) -> list[Candidate]:
     steps = cv2.morphologyEx(background, cv2.MORPH_GRADIENT, np.ones((7, 7), np.uint8))
     usual = _local_scale(size)
     steps = np.maximum(steps - 8 * usual, 0)  # a texture's own steps are already in its deviation
-    score = size / (usual + EDGE * steps) * LEVEL_WEIGHT[level]
+    score = size / (usual + EDGE * steps)
     found, looks = [], []
     for _ in range(keep):
         _, peak, _, (x, y) = cv2.minMaxLoc(score)
@@ -176,7 +198,8 @@ def _peaks(plane: np.ndarray, level: int, keep: int = 6) -> list[Candidate]:
         found.append(Candidate((x + 0.5) * f, (y + 0.5) * f, float(peak), tuple(v * f for v in blob), level))
         score[max(y - 4, 0) : y + 5, max(x - 4, 0) : x + 5] = 0
         score[blob[1] : blob[3], blob[0] : blob[2]] = 0
-    return [replace(c, score=c.score / (1 + _twins(looks, i)) ** TWINS) for i, c in enumerate(found)]
+    weakest = max(found[-1].score, 1.0) if found else 1.0
+    return [replace(c, lead=c.score / weakest, twins=_twins(looks, i)) for i, c in enumerate(found)]
 
 
 def _twins(looks: list[tuple[float, int]], i: int) -> int:

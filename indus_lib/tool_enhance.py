@@ -17,6 +17,7 @@ from .samples import Box
 from .tool_result import ToolResult
 
 METHODS = ("clahe", "edges", "texture")
+MAX_SIDE = 1280  # longer side of what is filtered and returned; not in paper
 MAP_SIDE = 384  # longer side of the texture map in px; not in paper
 WORK_SIDE = 160  # px (square root of the area) at which faint marks are sought; not in paper
 GAIN = 3.0  # deviations that give two thirds of full contrast; not in paper
@@ -43,6 +44,7 @@ def enhance(image: np.ndarray, method: str, region: Box | None = None) -> ToolRe
     height, width = image.shape[:2]
     window = boxes.to_pixels(region or (0, 0, 1000, 1000), width, height)
     patch = image[window[1] : window[3], window[0] : window[2]]
+    patch = _reduced(patch)
     details: dict[str, object] = {"method": method}
     if method == "clahe":
         out = clahe(patch)
@@ -55,6 +57,15 @@ def enhance(image: np.ndarray, method: str, region: Box | None = None) -> ToolRe
     final = boxes.to_relative(window, width, height)
     text = f"enhance {method} of [{','.join(map(str, final))}]: {_TEXTS[method]}"
     return ToolResult(True, text, [out], (final,), details=details)
+
+
+def _reduced(patch: np.ndarray) -> np.ndarray:
+    """At most `MAX_SIDE` on the longer side: an observation never needs more."""
+    factor = MAX_SIDE / max(patch.shape[:2])
+    if factor >= 1:
+        return patch
+    size = tuple(max(round(v * factor), 1) for v in patch.shape[1::-1])
+    return cv2.resize(patch, size, interpolation=cv2.INTER_AREA)
 
 
 def clahe(patch: np.ndarray) -> np.ndarray:

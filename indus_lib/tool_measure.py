@@ -117,7 +117,7 @@ def _row(image: np.ndarray, p: np.ndarray, mm: float | None) -> ToolResult:
         "polarity": row.polarity,
     }
     if len(row.centres) < 3:
-        text = f"row: {len(row.centres)} features found, too few to compare; place the ends on a row of repeated parts"
+        text = "row: no row of repeated features found there"
         return ToolResult(True, text, regions=(region,), details=details)
     text = (
         f"row: {len(row.centres)} features, median spacing {length(row.median, mm)}, largest gap deviation "

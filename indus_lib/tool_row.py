@@ -15,6 +15,8 @@ import numpy as np
 HALF = 0.07  # half width of the searched band / shorter image side: end points may be 4 % off; not in paper
 TALL = 0.24  # half width of the measured band, for features this long; not in paper
 BEYOND = 0.06  # how far the band goes beyond the end points / shorter image side; not in paper
+MIN_LENGTH = 24  # samples; shorter bands hold no row
+MIN_SEPARATION = 1.2  # bright against dark stretches, in deviations; noise gives about 0.6; not in paper
 TILTS = np.tan(np.radians(np.arange(-6, 6.1, 1.0)))  # not in paper
 MAX_LENGTH = 768  # samples along the band (speed); not in paper
 
@@ -28,6 +30,9 @@ class Row:
     deviation: float
     offset: float
     polarity: str  # "bright" or "dark"
+
+
+NO_ROW = Row(np.zeros((0, 2)), 0.0, 0.0, 0.0, "bright")
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,17 @@ def find_row(image: np.ndarray, start: np.ndarray, end: np.ndarray) -> Row:
         The row; with fewer than 3 features its numbers are 0.
     """
     near = _band(image, start, end, HALF)
+    if near.pixels.shape[1] < MIN_LENGTH:
+        return NO_ROW
     tilt, row, lag = _best_line(near)
     ends = np.array([near.margin, near.pixels.shape[1] - 1 - near.margin])
     start, end = _to_image(near, tilt, ends, np.array([row, row]))
     band = _band(image, start, end, TALL)  # along the line found, high enough for long features
     level = _detrend(band.pixels, 3 * lag)
-    extent, sign = _extent(level, band.pixels, len(level) // 2, lag)
+    profile = cv2.blur(level, (1, max(lag // 4, 1) | 1))[len(level) // 2]
+    if _separation(level, profile, lag) < MIN_SEPARATION:
+        return NO_ROW
+    extent, sign = _extent(level, profile, band.pixels, lag)
     columns, across = _centres(level * sign, extent, lag, band.margin)
     polarity = "bright" if sign > 0 else "dark"
     if len(columns) < 3:
@@ -149,15 +159,24 @@ def _periodicity(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return profiles.std(1) * np.clip(top, 0, 1) ** 2, np.where(top > 0, lag, columns // 4)
 
 
-def _extent(level: np.ndarray, straight: np.ndarray, row: int, lag: int) -> tuple[slice, int]:
+def _separation(level: np.ndarray, profile: np.ndarray, lag: int) -> float:
+    """How far bright and dark stretches of the line lie apart, in deviations of their pixels."""
+    middle, thick = len(level) // 2, max(lag // 8, 1)
+    pixels = level[middle - thick : middle + thick + 1]
+    bright = profile > profile.mean()
+    if bright.all() or not bright.any():
+        return 0.0
+    above, below = pixels[:, bright], pixels[:, ~bright]
+    return float((above.mean() - below.mean()) / (0.5 * (above.std() + below.std()) + 0.5))
+
+
+def _extent(level: np.ndarray, profile: np.ndarray, straight: np.ndarray, lag: int) -> tuple[slice, int]:
     """Rows that the features cover, and +1 for bright features, -1 for dark ones.
 
     Features and gaps alternate alike along the line; what tells them apart is that the gaps look like the
     surroundings above and below the row, the features do not.
     """
-    rows = len(level)
-    thick = max(lag // 8, 1)
-    profile = level[max(row - thick, 0) : row + thick + 1].mean(0)
+    rows, row = len(level), len(level) // 2
     bright, dark = profile > profile.mean(), profile <= profile.mean()
     contrast = level[:, bright].mean(1) - level[:, dark].mean(1)
     inside = contrast > 0.35 * contrast[row]
