@@ -189,9 +189,15 @@ def _policy(profile: profiles.Profile, args: argparse.Namespace) -> Policy:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    return LocalPolicy.from_path(
-        args.model or profile.model.agent or profile.model.base, batch=profile.inspection.batch
-    )
+    return LocalPolicy.from_path(args.model or weights_of(profile), batch=profile.inspection.batch)
+
+
+def weights_of(profile: profiles.Profile) -> str:
+    """The profile's trained agent if it ships, else its base; a path of the checkout works from any directory."""
+    for name in (profile.model.agent, profile.model.base):
+        if name and (ROOT / name).is_dir():
+            return str(ROOT / name)
+    return profile.model.base
 
 
 def describe(episode: Episode) -> str:
