@@ -22,9 +22,9 @@ LoadPolicy = Callable[[Profile], Policy]
 
 def load_local(profile: Profile) -> Policy:
     """The profile's trained agent, or its base model where none is shipped, on this machine."""
-    from .local_policy import LocalPolicy  # torch and transformers: seconds, and only when something is inspected
+    from .demo import agent  # torch and transformers: seconds, and only when something is inspected
 
-    return LocalPolicy.from_path(profile.model.agent or profile.model.base, batch=profile.inspection.batch)
+    return agent(profile)
 
 
 class InspectWidget(widgets.VBox):

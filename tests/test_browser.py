@@ -110,12 +110,17 @@ def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
 
 def _open(browser, lab, repo: Path, name: str, cells: list[str], dark: bool = False):
     """Write a notebook, open it in the Lab and run every cell; the page is returned when the kernel is idle."""
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    setup = SETUP.format(repo=str(repo), tests=str(repo / "tests"), folder=str(lab[1]))
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in (setup, *cells)]
+    return _run(browser, lab, name, notebook, dark)
+
+
+def _run(browser, lab, name: str, notebook, dark: bool = False):
+    """Open a notebook in the Lab and run all its cells."""
     address, folder, settings = lab
     theme = "JupyterLab Dark" if dark else "JupyterLab Light"
     (settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": theme}))
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
-    setup = SETUP.format(repo=str(repo), tests=str(repo / "tests"), folder=str(folder))
-    notebook.cells = [nbformat.v4.new_code_cell(source) for source in (setup, *cells)]
     nbformat.write(notebook, folder / f"{name}.ipynb")
     page = browser.new_page(viewport={"width": 1500, "height": 1300})
     page.set_default_timeout(120_000)
@@ -297,3 +302,26 @@ def test_gallery_filters_and_opens_the_player(widgets_page):
     _wait(page, ".indus .h3:has-text('before anything was said')")
     panel.locator(".indus-stage svg").first.wait_for()
     _shot(page, "gallery")
+
+
+def test_quick_start_runs_and_its_trace_steps(browser, lab, repo):
+    """The notebook a newcomer opens first: run all, then move the slider of its player."""
+    if not (repo / "data" / "models" / "indus-tiny").is_dir():
+        pytest.skip("no weights in data/models/indus-tiny: make base-model")
+    notebook = nbformat.read(repo / "notebooks" / "01_quick_start.ipynb", 4)
+    away = "from pathlib import Path\nfrom indus_lib import experiments\n"  # a test writes into its own folder only
+    away += f"experiments.folder = lambda profile: Path({str(lab[1] / 'out')!r})"
+    setup = SETUP.format(repo=str(repo), tests=str(repo / "tests"), folder=str(lab[1]))
+    cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", ()))
+    cell.source += f"\nprofile, image, category = 'smoke', {str(lab[1] / 'plate.png')!r}, 'plate'"
+    notebook.cells = [nbformat.v4.new_code_cell(text) for text in (setup, away)] + notebook.cells
+    page = _run(browser, lab, "quick", notebook)
+    page.set_viewport_size({"width": 1500, "height": 6000})
+    _wait(page, "button:has-text('inspect')", 200)
+    panel = page.locator(".indus[aria-live=polite]").first
+    before = panel.inner_text()
+    page.locator(".jp-OutputArea-child", has=page.locator(".indus-stage")).locator(".noUi-handle").first.press("End")
+    page.wait_for_function("t => document.querySelector('.indus[aria-live=polite]').innerText !== t", arg=before)
+    assert "Verdict" in panel.inner_text() or "VERDICT" in panel.inner_text()
+    _shot(page, "quick_start")
+    page.close()
