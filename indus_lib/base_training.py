@@ -3,7 +3,8 @@
 What a spike showed and this follows (docs/log.md): captions alone teach a small tower nothing in an hour; telling each
 merged patch which marks lie in it does, if sizes and contrasts are spread log-uniformly. So the first part trains the
 tower by patch labels alone (through a linear head, kept as `grounding.safetensors`), the second adds the language
-model on question-answer pairs, the patch labels staying on. Nothing here ever says "anomalous".
+model on question-answer pairs, the patch labels staying on, the third goes on with the language model alone: 400 joint
+steps left it blind, saying the same of every picture. Nothing here ever says "anomalous".
 """
 
 from __future__ import annotations
@@ -36,9 +37,11 @@ class BaseConfig:
 
     scenes: int = 9000
     dense_steps: int = 1100
-    joint_steps: int = 800
+    joint_steps: int = 400
+    language_steps: int = 1000
     batch: int = 64
     learning_rate: float = 1.2e-3
+    language_rate: float = 1.5e-3
     weight_decay: float = 0.05
     positive_weight: float = 3.0  # marks cover few patches
     language_weight: float = 0.5
@@ -59,29 +62,43 @@ class BaseTrainer:
         accelerate(self.model).train()
         torch.manual_seed(config.seed)
         self.head = nn.Linear(self.model.config.text_config.hidden_size, len(CLASSES))
-        parameters = [*self.model.parameters(), *self.head.parameters()]
-        self.optimiser = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=config.weight_decay)
-        self.total = config.dense_steps + config.joint_steps
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, config.learning_rate, total_steps=self.total + 1, pct_start=0.1
-        )
-        self.step, self.log, self._merged = 0, [], None
+        self.total = config.dense_steps + config.joint_steps + config.language_steps
+        self.step, self.log, self._merged, self.optimiser = 0, [], None, None
         self.model.model.visual.merger.register_forward_hook(lambda _, __, out: setattr(self, "_merged", out))
 
     def run(self) -> Path:
         """Train to the end, continuing from the last checkpoint; returns the model folder."""
         self.resume()
+        self.optimiser = self.optimiser or self._enter_phase()
         bar = tqdm(total=self.total, initial=self.step, desc="indus-tiny", unit="step")
         start = time.perf_counter()
         while self.step < self.total:
             loss = self.train_step(np.random.default_rng((self.config.seed, self.step)))
             self.log.append({"step": self.step, "seconds": time.perf_counter() - start, **loss})
             self.step += 1
+            if self.step == self._tower_steps:
+                self.optimiser = self._enter_phase()
             bar.update()
             bar.set_postfix({k: f"{v:.3f}" for k, v in loss.items()})
             if self.step % self.config.save_every == 0:
                 self.checkpoint()
         return self.save()
+
+    @property
+    def _tower_steps(self) -> int:
+        return self.config.dense_steps + self.config.joint_steps
+
+    def _enter_phase(self) -> torch.optim.Optimizer:
+        """Optimiser and one-cycle schedule of the phase that `step` is in: all weights, then the language model."""
+        c, last = self.config, self.step >= self._tower_steps
+        self.model.model.visual.requires_grad_(not last)
+        parameters = [p for p in self.model.parameters() if p.requires_grad] + (
+            [] if last else [*self.head.parameters()]
+        )
+        optimiser = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=c.weight_decay)
+        rate, steps = (c.language_rate, c.language_steps) if last else (c.learning_rate, self._tower_steps)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.1)
+        return optimiser
 
     def train_step(self, rng: np.random.Generator) -> dict[str, float]:
         """One optimiser step on views of one grid; returns the losses."""
@@ -95,8 +112,9 @@ class BaseTrainer:
             losses["language"] = self._language(rows, pixels, shape)
         else:
             self.model.model.visual(pixels, grid_thw=shape)
-        losses["dense"] = self._dense(targets)
-        total = losses["dense"] + self.config.language_weight * losses.get("language", 0.0)
+        if self.step < self._tower_steps:
+            losses["dense"] = self._dense(targets)
+        total = losses.get("dense", 0.0) + self.config.language_weight * losses.get("language", 0.0)
         self.optimiser.zero_grad()
         total.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -160,9 +178,10 @@ class BaseTrainer:
         if not path.is_file():
             return
         state = torch.load(path, weights_only=True)
+        self.step, self.log = state["step"], state["log"]
+        self.optimiser = self._enter_phase()
         for name in ("model", "head", "optimiser", "schedule"):
             getattr(self, name).load_state_dict(state[name])
-        self.step, self.log = state["step"], state["log"]
 
     def save(self) -> Path:
         """Model folder with tokenizer, processor, grounding head and the loss curve."""

@@ -36,6 +36,7 @@ def real_folder() -> Path | None:
 
 def sources(profile: Profile, limit: int = 60) -> dict[str, list[Sample]]:
     """Named groups of samples to look at: the test sets, then the real photographs at hand."""
+    limit = min(limit, profile.data.ablation_limit or limit)
     found = {name: balanced_limit(s, limit) for name, s in experiments.test_sets(profile).items()}
     real = real_folder()
     for name, (layout, path) in REAL.items() if real else ():

@@ -113,12 +113,13 @@ def table(profile: Profile) -> Table:
     tower, root = Tower(path), experiments.data_root(profile)
     pool = experiments.pool(profile)
     test = [s for group in experiments.test_sets(profile).values() for s in group]
+    test_known = experiments.mechanisms(profile)
     fit_known = comparisons.read_mechanisms(root, {profile.data.pool: pool})
     fit_known = {f"{s.dataset}:{s.id}": fit_known.get(f"{profile.data.pool}:{s.id}", "") for s in pool}
-    rows: list[Row] = []
+    limit, rows = min(PER_MECHANISM, 2 * (profile.data.ablation_limit or PER_MECHANISM)), []
     for name in tqdm(RIGHT, desc="probes"):
-        train = by_mechanism(pool, fit_known, name, PER_MECHANISM)
-        score = by_mechanism(test, experiments.mechanisms(profile), name, PER_MECHANISM)
+        train = by_mechanism(pool, fit_known, name, limit)
+        score = by_mechanism(test, test_known, name, limit)
         rows += _mechanism_rows(tower, name, train, score)
     return Table("probes", "Do the tools carry information?", profile.name, profile.hash, tuple(rows), notes)
 
