@@ -157,9 +157,9 @@ def _least(found: Sequence[Token]) -> str:
 
 def static_figure(found: Sequence[Token]) -> Figure:
     """Kinds along the sequence and log-probabilities of what was generated, as a matplotlib figure."""
-    from matplotlib.figure import Figure  # 0.3 s, and only the picture twin needs it
+    from .trace_picture import Picture  # matplotlib: 0.3 s, and only the picture twin needs it
 
-    sheet = Figure(figsize=(9, 2.6), layout="constrained", facecolor="white")
+    sheet = Picture(figsize=(9, 2.6), layout="constrained", facecolor="white")
     axis = sheet.subplots()
     hatches = {"prompt": "", "generated": "", "observation": "//"}
     for kind in KINDS:

@@ -32,13 +32,13 @@ def static_figure(episode: Episode, sample: Sample | None = None) -> Figure:
 
 def figure(trace: Trace) -> Figure:
     """See `static_figure`; made without pyplot, so that no window or global state is touched."""
-    from matplotlib.figure import Figure  # 0.3 s, and only the picture twin needs it
+    from .trace_picture import Picture  # matplotlib: 0.3 s, and only the picture twin needs it
 
     count = len(trace.steps)
     said = [_lines(step) for step in trace.steps]
     height, width = trace.image.shape[:2]
     heights = (COLUMN_INCHES * min(height / width, 1.6), 0.35 + 0.155 * max(map(len, said)), 0.75)
-    sheet = Figure(figsize=(COLUMN_INCHES * count, sum(heights) + 0.9), layout="constrained", facecolor="white")
+    sheet = Picture(figsize=(COLUMN_INCHES * count, sum(heights) + 0.9), layout="constrained", facecolor="white")
     axes = sheet.subplots(3, count, squeeze=False, height_ratios=heights)
     for column, step in enumerate(trace.steps):
         _draw_picture(axes[0, column], step, trace)
