@@ -119,8 +119,13 @@ def install_kernel(prefix: Path | None = None) -> Path:
 
     folder = (prefix or Path(sys.prefix)) / "share" / "jupyter" / "kernels" / KERNEL
     start = f"--IPKernelApp.exec_lines=%cd -q {ROOT}"
-    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--IPKernelApp.log_level=40", start]
-    spec = {"argv": command, "display_name": "Python (indus)", "language": "python", "metadata": {"debugger": True}}
+    launch = ["-m", "ipykernel_launcher", "-f", "{connection_file}", "--IPKernelApp.log_level=40", start]
+    spec = {
+        "argv": [sys.executable, *launch],
+        "display_name": "Python (indus)",
+        "language": "python",
+        "metadata": {"debugger": True},
+    }
     write_if_changed(folder / "kernel.json", json.dumps(spec, indent=1) + "\n")
     return folder
 

@@ -28,7 +28,7 @@ OPTIONAL = {"vllm", "deepspeed"}  # installed by hand on a GPU machine; imported
 def make(repo: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     path = "/usr/bin:/bin"
     return subprocess.run(
-        ["make", *arguments], cwd=repo, capture_output=True, text=True, env={"PATH": path}, timeout=60
+        ["make", *arguments], cwd=repo, capture_output=True, text=True, env={"PATH": path}, timeout=290
     )
 
 
