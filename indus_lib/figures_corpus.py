@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from .corpus_stats import thoughts, tools_of
 from .protocol import TOOL_NAMES
 from .quality import rough_tokens
+from .trace_picture import Picture
 
 Record = dict[str, Any]
 NORMAL, ANOMALOUS = "#4c78a8", "#e45756"
@@ -26,7 +27,7 @@ def corpus_figures(records: Sequence[Record]) -> Figure:
     """
     if not records:
         raise ValueError("corpus_figures: there are no records to draw")
-    figure = Figure(figsize=(13, 9), layout="constrained")
+    figure = Picture(figsize=(13, 9), layout="constrained")
     axes = figure.subplots(2, 2)
     _categories(axes[0, 0], records)
     _tools(axes[0, 1], records)

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .protocol import TOOL_NAMES
+from .trace_picture import Picture
 
 Row = Mapping[str, Any]
 SMOOTH = 5  # steps of the running mean drawn over the raw line
@@ -78,7 +79,7 @@ def dashboard(rows: Sequence[Row], title: str = "") -> Figure:
         rows: From `history`.
         title: Above the panels, e.g. profile and seed.
     """
-    figure = Figure(figsize=(13, 9), layout="constrained")
+    figure = Picture(figsize=(13, 9), layout="constrained")
     for axes, (name, lines, limits) in zip(figure.subplots(3, 3).flat, PANELS, strict=True):
         _panel(axes, rows, name, lines, limits)
     figure.suptitle(title or "Gated GRPO, step by step")
@@ -109,7 +110,7 @@ def _panel(
 
 def loss_curve(runs: Mapping[str, Sequence[Row]]) -> Figure:
     """SFT loss of one or several runs (name -> rows), training as lines, validation as dots."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Picture(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for number, (name, rows) in enumerate(runs.items()):
         steps, values = series(rows, "loss")

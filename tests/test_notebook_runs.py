@@ -208,7 +208,7 @@ def test_run_json_tells_configuration_commit_versions_machine_and_seeds(tmp_path
     assert set(run["notebooks"]) == {"01_try", "02_more"} and run["seeds"] == [0, 1]
     assert run["libraries"]["torch"] and run["machine"]["cores"] >= 1 and run["machine"]["memory_gib"] > 0
     assert not re.search(r'"/|\\\\', path.read_text()), "a path of this machine"
-    other = replace(profile, bootstrap=profile.bootstrap + 1)
+    other = replace(profile, runs=("base",))
     assert runs_meta.config_hash(other) != runs_meta.config_hash(profile)
 
 
