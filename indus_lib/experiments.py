@@ -8,6 +8,7 @@ calling again does only what is missing or changed, and a killed run goes on.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from . import comparisons, corpus, grpo, loop, profiles, readers, sft, train_data, training_runs
 from .episodes import Episode, read_episodes, write_episodes
 from .local_policy import LocalPolicy
+from .policies import Conversation
 from .processing import load_processor
 from .profiles import GRPO, Profile
 from .rewards import RewardWeights
@@ -95,6 +97,11 @@ ABLATIONS = {
 """Runs by the table that needs them; `ours` are questions that the paper does not ask."""
 
 
+def wanted(profile: Profile) -> list[str]:
+    """The runs of the ablation notebook, each once, in the order of the tables."""
+    return list(profile.runs) or list(dict.fromkeys(run for runs in ABLATIONS.values() for run in runs))
+
+
 def folder(profile: Profile) -> Path:
     """`results/<profile>`."""
     return ROOT / "results" / profile.name
@@ -147,15 +154,30 @@ def build_corpus(profile: Profile, seed: int = 0, teacher: Any = None) -> corpus
     )  # fmt: skip
 
 
-def encoded(profile: Profile, split: str = "train") -> list[train_data.Encoded]:
-    """The corpus as tokens, masks and pixels."""
+def encoded(profile: Profile, split: str = "train", *, silent: bool = False) -> list[train_data.Encoded]:
+    """The corpus as tokens, masks and pixels; `silent`: with every thought left out."""
     work = folder(profile) / "work/corpus"
     records = corpus.read(work, split)
     processor = load_processor(model_path(profile, "base"))
     talks = (corpus.conversation(r, work, profile.inspection) for r in records)
+    talks = (_silent(talk) for talk in talks) if silent else talks
     return train_data.encode_all(
         talks, processor, max_length=profile.sft.max_length, total=len(records), progress=f"encode {split}"
     )
+
+
+def _silent(talk: Conversation) -> Conversation:
+    """The conversation with empty thoughts: what is left to learn is which tool, and what images mean for the verdict.
+
+    In full trajectories a verdict is one bit among the wording of sixty tokens, and a miniature learns the wording
+    alone (docs/log.md).
+    """
+    strip = re.compile(r"<think>.*?</think>", re.DOTALL).sub
+    return [
+        {**m, "content": [{"type": "text", "text": strip("<think></think>", p["text"])} for p in m["content"]]}
+        if m["role"] == "assistant" else m
+        for m in talk
+    ]  # fmt: skip
 
 
 def train(profile: Profile, run: str, seed: int = 0, *, data: Sequence[train_data.Encoded] = ()) -> Path | str:
@@ -177,9 +199,13 @@ def train(profile: Profile, run: str, seed: int = 0, *, data: Sequence[train_dat
 def _sft(profile: Profile, run: str, share: float, seed: int, data: Sequence[train_data.Encoded]) -> Path:
     rows = list(data) or encoded(profile)
     rows = rows[: max(int(len(rows) * share), 1)]
-    out, model = model_path(profile, run, seed), profile.model
+    out, model, start = model_path(profile, run, seed), profile.model, model_path(profile, "base")
+    if profile.sft.silent_epochs:
+        first = replace(profile.sft, epochs=profile.sft.silent_epochs)
+        quiet = encoded(profile, silent=True)[: len(rows)]
+        start = sft.train(start, quiet, f"{out}-silent", first, lora=model.lora, dtype=model.dtype, seed=seed)
     return sft.train(
-        model_path(profile, "base"), rows, out, profile.sft, lora=model.lora, dtype=model.dtype, seed=seed,
+        start, rows, out, profile.sft, lora=model.lora, dtype=model.dtype, seed=seed,
         validation=encoded(profile, "val") if share == 1.0 and profile.corpus.validation else (),
     )  # fmt: skip
 

@@ -69,6 +69,7 @@ class SFT:
     warmup: float = 0.03  # not in paper
     max_length: int = 4608  # section 6: prompt 4096 + completion 512
     freeze_vision: bool = True  # not in paper
+    silent_epochs: float = 0.0  # epochs before, with the thoughts left out: docs/log.md; not in paper
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Profile:
     corpus: Corpus = field(default_factory=Corpus)
     sft: SFT = field(default_factory=SFT)
     grpo: GRPO = field(default_factory=GRPO)
-    bootstrap: int = 2000
+    runs: tuple[str, ...] = ()  # ablation runs of notebook 5, empty = all of `experiments.ABLATIONS`
 
     @property
     def hash(self) -> str:
@@ -112,17 +113,20 @@ TINY = Profile(
     data=Data("data/generated/world", True, "pool", limit=None, ablation_limit=200),
     inspection=Inspection(detail="short", name_category=False, max_new_tokens=96, batch=128, max_side=1024),
     corpus=Corpus(n=3200, teacher="offline"),
-    sft=SFT(epochs=3, batch=32, accumulation=1, learning_rate=1e-3, max_length=512, freeze_vision=False),
+    sft=SFT(
+        epochs=2, batch=32, accumulation=1, learning_rate=1e-3, max_length=512, freeze_vision=False, silent_epochs=3
+    ),
     grpo=GRPO(prompts=16, accumulation=1, steps=40, max_completion=256, learning_rate=1e-4, freeze_vision=True),
 )
 SMOKE = replace(
     TINY,
     name="smoke",
     data=replace(TINY.data, root="data/generated/smoke", scale=0.02, limit=4, ablation_limit=4),
+    inspection=replace(TINY.inspection, max_new_tokens=32),
     corpus=replace(TINY.corpus, n=24),
-    sft=replace(TINY.sft, epochs=1, batch=8),
+    sft=replace(TINY.sft, epochs=1, batch=8, silent_epochs=1),
     grpo=replace(TINY.grpo, prompts=2, steps=2),
-    bootstrap=200,
+    runs=("base", "sft", "full", "no_tools", "weights_0_0_0", "no_crop_at_inference", "group_2"),
 )
 QWEN = Profile(
     name="qwen3-vl-8b",
