@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from .tool_result import ToolResult
+
+if TYPE_CHECKING:
+    from .policies import Policy
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "data" / "priors"
 THRESHOLD = 0.35  # cosine similarity below which a name match is not trusted; not in paper
@@ -27,6 +30,10 @@ Backend = Callable[[str], str]
 
 class PriorError(ValueError):
     """A priors file that does not read; names the file and the entry."""
+
+
+class PriorUnavailable(RuntimeError):
+    """The backend gave no answer (down, timed out, empty); the local descriptions are used and the answer says so."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ class Retriever:
     """Looks up normalcy descriptions; build it with `load`, which caches per directory."""
 
     def __init__(self, entries: list[Entry], backend: Backend | None = None) -> None:
-        """Index `entries`; `backend`, when given, answers instead (its failures propagate)."""
+        """Index `entries`; `backend`, when given, is asked first and may raise `PriorUnavailable`."""
         self.backend = backend
         self.products = [e for e in entries if e.set != GENERAL]
         self.materials = [e for e in entries if e.set == GENERAL]
@@ -111,11 +118,19 @@ class Retriever:
 
         Args:
             category: Product name, any spelling; may be empty (then `query` is searched).
-            view: Camera view, named in the answer's wording only where the backend uses it.
+            view: Camera view; only a backend makes use of it, the written descriptions hold for every view.
             query: What the agent wants to know; materials named here add general knowledge.
         """
         if self.backend is not None:
-            return PriorAnswer(" ".join(self.backend(question(category, view, query)).split()), "api", 1.0, True)
+            try:
+                text = " ".join(self.backend(question(category, view, query)).split())
+            except PriorUnavailable as error:
+                local = self._local(category, query)
+                return replace(local, source=f"{local.source or 'none'} (api unavailable: {error})")
+            return PriorAnswer(text, "api", 1.0, True)
+        return self._local(category, query)
+
+    def _local(self, category: str, query: str) -> PriorAnswer:
         wanted = category.strip() or query.strip()
         entry, score = self._find(wanted)
         if entry is not None:
@@ -137,7 +152,9 @@ class Retriever:
 
     def _unknown(self, wanted: str, words: str) -> PriorAnswer:
         text = f"Nothing is known about {_clip(wanted)!r}." if wanted else "Nothing is known: no product was named."
-        found = [m for m in self.materials if _names_it(m, words)][:2]
+        named = {m: _named(m, words) for m in self.materials}
+        phrases = {p for p in named.values() if p}
+        found = [m for m, p in named.items() if p and not any(p in q and p != q for q in phrases)][:2]
         if not found:
             return PriorAnswer(f"{text} Judge by what is visible.", "", 0.0, False)
         general = " ".join(f"General, about {m.product.replace('_', ' ')}: {m.text}" for m in found)
@@ -152,12 +169,27 @@ def _clip(text: str, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _names_it(material: Entry, words: str) -> bool:
-    """Whether a material is named as a whole word or phrase."""
-    plain = " " + " ".join(re.findall(r"[a-z0-9]+", words.lower())) + " "
-    return any(
-        f" {' '.join(re.findall(r'[a-z0-9]+', n.lower()))} " in plain for n in (material.product, *material.aliases)
-    )
+def _named(material: Entry, words: str) -> str:
+    """The longest name of a material that `words` holds as whole words, "" when none: brushed steel before steel."""
+    names = [_words(n) for n in (material.product, *material.aliases)]
+    return max((n for n in names if f" {n} " in f" {_words(words)} "), key=len, default="")
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def policy_backend(policy: Policy, max_new_tokens: int = 200) -> Backend:
+    """A backend that asks a (stronger) policy, an `EndpointPolicy` say, whose own time limits and retries apply."""
+
+    def ask(text: str) -> str:
+        conversation = [{"role": "user", "content": [{"type": "text", "text": text}]}]
+        reply = policy.reply([conversation], max_new_tokens=max_new_tokens)[0]
+        if reply.error or not reply.text.strip():
+            raise PriorUnavailable(reply.error or "empty answer")
+        return reply.text
+
+    return ask
 
 
 def question(category: str, view: str, query: str) -> str:
@@ -171,9 +203,13 @@ def question(category: str, view: str, query: str) -> str:
     )
 
 
+def load(directory: Path | str = DIRECTORY) -> Retriever:
+    """The retriever over a directory, read and indexed once. Raises FileNotFoundError or PriorError."""
+    return _load(Path(directory).resolve())
+
+
 @cache
-def load(directory: Path = DIRECTORY) -> Retriever:
-    """The retriever over a directory, read and indexed once."""
+def _load(directory: Path) -> Retriever:
     return Retriever(read_entries(directory))
 
 

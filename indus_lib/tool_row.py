@@ -211,7 +211,7 @@ def _centres(level: np.ndarray, extent: slice, lag: int, margin: float) -> tuple
     for a, b in runs:
         if b - a < 0.4 * usual or a <= 0.15 * margin or b >= len(profile) - 0.15 * margin:
             continue
-        weight = np.clip(level[rows, max(a - 2, 0) : b + 2] - half, 0, None)
+        weight = np.clip(level[rows, max(a - 2, 0) : b + 2] - half, 0, 0.5 * (high - half))
         total = weight.sum() + 1e-6
         x = (weight.sum(0) * np.arange(weight.shape[1])).sum() / total + max(a - 2, 0)
         y = (weight.sum(1) * np.arange(weight.shape[0])).sum() / total + rows.start

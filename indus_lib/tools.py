@@ -28,6 +28,8 @@ __all__ = ["TOOLS", "ToolError", "ToolResult", "run", "schemas"]
 
 TOOLS: tuple[str, ...] = ("crop", "prior", "enhance", "measure")
 
+MAX_VALUES = 4 * MAX_POINTS  # what the largest valid call stays under; more is refused before validation
+
 _UNIT = {"type": "number", "minimum": 0, "maximum": 1000}
 _BOX = {
     "type": "array",
@@ -126,8 +128,23 @@ def _clip(text: str, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def _larger_than(value: Any, limit: int) -> bool:
+    """Whether nested lists and dictionaries hold more than `limit` values; stops counting there."""
+    waiting, count = [value], 0
+    while waiting:
+        item = waiting.pop()
+        count += 1
+        inner = item.values() if isinstance(item, dict) else item if isinstance(item, (list, tuple)) else ()
+        if count + len(waiting) + len(inner) > limit:
+            return True
+        waiting.extend(inner)
+    return False
+
+
 def _problem(name: str, arguments: Any) -> str | None:
     """What is wrong with `arguments`, None when nothing is."""
+    if _larger_than(arguments, MAX_VALUES):
+        return f"arguments hold more than {MAX_VALUES} values"
     error = best_match(_validator(name).iter_errors(arguments))
     if error is not None:
         where = "".join(f"[{p}]" if isinstance(p, int) else str(p) for p in error.absolute_path) or "arguments"
@@ -169,6 +186,7 @@ def run(
     category: str = "",
     view: str = "",
     mm_per_pixel: float | None = None,
+    retriever: priors.Retriever | None = None,
 ) -> ToolResult:
     """Run one tool call as a model wrote it.
 
@@ -178,6 +196,7 @@ def run(
         image: The full-resolution original, uint8 H x W x 3 RGB. Not modified.
         category, view: What the harness knows about the product, for `prior`.
         mm_per_pixel: Physical scale of the original where known, for `measure`.
+        retriever: Where `prior` looks things up; the descriptions in `data/priors` when None.
 
     Returns:
         The result; `ok` False with an explanation for any bad name or argument. Deterministic except for `ms`.
@@ -187,12 +206,16 @@ def run(
     """
     _check_image(image)
     start = time.perf_counter()
-    result = _dispatch(name, arguments, image, category, view, mm_per_pixel)
+    result = _dispatch(name, arguments, image, (category, view, retriever), mm_per_pixel)
     return replace(result, ms=(time.perf_counter() - start) * 1e3)
 
 
 def _dispatch(
-    name: Any, arguments: Any, image: np.ndarray, category: str, view: str, mm_per_pixel: float | None
+    name: Any,
+    arguments: Any,
+    image: np.ndarray,
+    known: tuple[str, str, priors.Retriever | None],
+    mm_per_pixel: float | None,
 ) -> ToolResult:
     if not isinstance(name, str) or name not in TOOLS:
         return ToolResult(False, f"unknown tool {_clip(repr(name), 40)}: use one of {', '.join(TOOLS)}")
@@ -208,6 +231,6 @@ def _dispatch(
             case "measure":
                 return measure(image, arguments["kind"], arguments["points"], mm_per_pixel)
             case _:
-                return priors.answer(arguments, category, view)
+                return priors.answer(arguments, *known)
     except ToolError as error:
         return ToolResult(False, f"{name}: invalid call, {error}. Expected {_EXPECTED[name]}.")

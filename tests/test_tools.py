@@ -1,0 +1,453 @@
+"""The four tools: hand-checkable results, and no model-made argument that gets through or crashes."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indus_lib import factory, images, readers, tools
+from indus_lib.tool_enhance import MAP_SIDE
+from indus_lib.tool_row import find_row
+
+WHOLE = [0, 0, 1000, 1000]
+
+
+def _grey(plane: np.ndarray) -> np.ndarray:
+    return np.repeat(np.clip(np.rint(plane), 0, 255).astype(np.uint8)[..., None], 3, 2)
+
+
+def _surface(height: int = 384, width: int = 384, noise: float = 3.0, seed: int = 0) -> np.ndarray:
+    """A lit, noisy face: float grey levels."""
+    y, x = np.mgrid[:height, :width]
+    light = 110 + 40 * x / width + 25 * y / height
+    return light + np.random.default_rng(seed).normal(0, noise, (height, width))
+
+
+PLAIN = _grey(_surface())
+
+
+def _bars(centres, size: int = 384, row: float = 190.0, width: int = 9, long: int = 40, level: float = 70.0):
+    """Bright bars centred at (x, row + dy); `centres` holds (x, dy)."""
+    plane = _surface(size, size, 2.0)
+    for x, dy in centres:
+        left, top = round(x - width / 2), round(row + dy - long / 2)
+        plane[top : top + long, left : left + width] += level
+    return _grey(plane)
+
+
+EVEN = [(60 + 30 * k, 0) for k in range(9)]
+ENDS = [[60 * 1000 / 384, 190 * 1000 / 384], [300 * 1000 / 384, 190 * 1000 / 384]]
+
+
+# --- the door ----------------------------------------------------------------------------------------------------
+
+
+def test_schemas_are_openai_functions_in_order() -> None:
+    published = tools.schemas()
+    assert [s["function"]["name"] for s in published] == list(tools.TOOLS)
+    assert all(s["type"] == "function" and s["function"]["parameters"]["type"] == "object" for s in published)
+    json.dumps(published)
+    published[0]["function"]["parameters"]["properties"].clear()
+    assert tools.schemas()[0]["function"]["parameters"]["properties"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "told"),
+    [
+        ("crop", None, "type object"),
+        ("crop", "[1,2,3,4]", "type object"),
+        ("crop", {}, "'region' is a required property"),
+        ("crop", {"region": [1, 2, 3]}, "at least 4"),
+        ("crop", {"region": [1] * 100_000}, "more than 256 values"),
+        ("crop", {"region": [1] * 200}, "at most 4"),
+        ("crop", {"region": [10, 10, 1200, 1000]}, "region[2]"),
+        ("crop", {"region": [-1, 10, 100, 100]}, "region[0]"),
+        ("crop", {"region": [500, 10, 100, 100]}, "x2 > x1"),
+        ("crop", {"region": [10, 10, 10, 100]}, "x2 > x1"),
+        ("crop", {"region": [0, 0, math.nan, 5]}, "finite"),
+        ("crop", {"region": [0, 0, math.inf, 5]}, "region[2]"),
+        ("crop", {"region": ["0", 0, 5, 5]}, "type number"),
+        ("crop", {"region": [True, 0, 5, 5]}, "type number"),
+        ("crop", {"region": [[0, 0], [5, 5]]}, "at least 4"),
+        ("crop", {"region": WHOLE, "refine": "yes"}, "type boolean"),
+        ("crop", {"region": WHOLE, "zoom": 3}, "zoom"),
+        ("enhance", {"method": "sharpen"}, "sharpen"),
+        ("enhance", {"method": ["clahe"]}, "method"),
+        ("enhance", {"method": "clahe", "region": {"x": 1}}, "type array"),
+        ("prior", {"query": 5}, "type string"),
+        ("prior", {"product": "x" * 5000}, "at most 100"),
+        ("measure", {"kind": "distance", "points": [[1, 1]]}, "at least 2"),
+        ("measure", {"kind": "distance", "points": [1, 1, 2, 2]}, "type array"),
+        ("measure", {"kind": "distance", "points": [[1, 1], [2, 2], [3, 3]]}, "distance needs 2 points"),
+        ("measure", {"kind": "spacing", "points": [[1, 1], [900, 2]]}, "spacing needs 3 to 64"),
+        ("measure", {"kind": "angle", "points": [[5, 5], [5, 5]]}, "1 pixel apart"),
+        ("measure", {"kind": "row", "points": [[0, 0], [math.nan, 9]]}, "finite"),
+        ("polish", {"region": WHOLE}, "unknown tool"),
+        (None, {}, "unknown tool"),
+        (["crop"], {"region": WHOLE}, "unknown tool"),
+    ],
+)
+def test_bad_calls_are_told_what_was_wrong(name, arguments, told) -> None:
+    result = tools.run(name, arguments, PLAIN)
+    assert not result.ok and told in result.text
+    assert result.images == [] and len(result.text) < 400
+    if name in tools.TOOLS:
+        assert "Expected" in result.text
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+NUMBER = st.floats(-100, 1100) | st.integers(-10, 1010) | st.just(math.nan)
+NEARLY = st.fixed_dictionaries(
+    {},
+    optional={
+        "region": st.lists(NUMBER, max_size=5) | JUNK,
+        "refine": st.booleans() | JUNK,
+        "method": st.sampled_from(["clahe", "edges", "texture", "x"]) | JUNK,
+        "kind": st.sampled_from(["distance", "angle", "position", "spacing", "row", "x"]) | JUNK,
+        "points": st.lists(st.lists(NUMBER, max_size=3), max_size=4) | JUNK,
+        "query": st.text(max_size=20) | JUNK,
+    },
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(name=st.sampled_from([*tools.TOOLS, "other"]), arguments=JUNK | NEARLY)
+def test_no_argument_raises(name, arguments) -> None:
+    result = tools.run(name, arguments, PLAIN[:97, :64])
+    assert result.text and isinstance(result.ok, bool)
+    json.dumps(result.details)
+
+
+BOX = st.tuples(*[st.integers(0, 1000)] * 4).filter(lambda b: b[2] > b[0] and b[3] > b[1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    box=BOX,
+    shape=st.tuples(st.sampled_from([1, 8, 50, 130]), st.sampled_from([1, 9, 77, 600])),
+    call=st.sampled_from(["crop", "asked", "clahe", "edges", "texture", "row"]),
+)
+def test_every_valid_box_works_on_every_shape(box, shape, call) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    before = image.copy()
+    if call == "row":
+        result = tools.run("measure", {"kind": "row", "points": [list(box[:2]), list(box[2:])]}, image)
+    elif call in ("crop", "asked"):
+        result = tools.run("crop", {"region": list(box), "refine": call == "crop"}, image)
+    else:
+        result = tools.run("enhance", {"method": call, "region": list(box)}, image)
+    assert result.ok or "1 pixel apart" in result.text
+    assert (image == before).all()
+    for shown in result.images:
+        assert shown.dtype == np.uint8 and shown.ndim == 3 and shown.shape[2] == 3 and min(shown.shape[:2]) >= 1
+    for region in result.regions:
+        assert all(isinstance(v, int) for v in region)
+        assert 0 <= region[0] < region[2] <= 1000 and 0 <= region[1] < region[3] <= 1000
+
+
+def test_wrong_image_is_the_callers_error() -> None:
+    for image in (PLAIN[..., 0], PLAIN.astype(float), PLAIN[:0]):
+        with pytest.raises(ValueError, match="tools need"):
+            tools.run("crop", {"region": WHOLE}, image)
+
+
+def test_deterministic() -> None:
+    scene = factory.render("coin_blank", 3, anomalous=True, mechanism="small").image
+    calls = [
+        ("crop", {"region": WHOLE}),
+        *[("enhance", {"method": m}) for m in ("clahe", "edges", "texture")],
+        ("measure", {"kind": "row", "points": ENDS}),
+    ]
+    for name, arguments in calls:
+        a, b = (tools.run(name, arguments, scene) for _ in range(2))
+        assert (a.text, a.regions, a.details) == (b.text, b.regions, b.details)
+        assert all((x == y).all() for x, y in zip(a.images, b.images, strict=True))
+
+
+# --- crop --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("x", "y"), [(200, 90), (12, 370), (372, 8)])
+@pytest.mark.parametrize("sign", [-60, 60])
+def test_crop_finds_a_four_pixel_mark_in_the_whole_image(x: int, y: int, sign: int) -> None:
+    plane = _surface()
+    plane[y - 2 : y + 2, x - 2 : x + 2] += sign
+    result = tools.run("crop", {"region": WHOLE}, _grey(plane))
+    left, top, right, bottom = result.details["window_px"]
+    assert result.details["method"] == "foreground extraction"
+    assert left <= x <= right and top <= y <= bottom
+    assert (right - left, bottom - top) == (96, 96)
+    assert (result.images[0] == _grey(plane)[top:bottom, left:right]).all()  # native pixels of the original
+
+
+def test_crop_is_not_drawn_to_the_outline_of_the_part() -> None:
+    plane = np.where(np.hypot(*np.mgrid[-192:192, -192:192]) < 140, 190.0, 25.0)
+    plane += np.random.default_rng(1).normal(0, 3, plane.shape)
+    plane[238:242, 158:162] -= 45
+    left, top, right, bottom = tools.run("crop", {"region": WHOLE}, _grey(plane)).details["window_px"]
+    assert left <= 160 <= right and top <= 240 <= bottom
+
+
+def test_crop_prefers_the_odd_one_to_repeated_features() -> None:
+    plane = _surface()
+    for x in range(40, 380, 60):
+        for y in range(40, 380, 60):
+            cv2.circle(plane, (x, y), 5, 20.0, -1)
+    plane[188:192, 128:132] += 60  # between the dots, smaller than they are and of less contrast
+    left, top, right, bottom = tools.run("crop", {"region": WHOLE}, _grey(plane)).details["window_px"]
+    assert left <= 130 <= right and top <= 190 <= bottom
+
+
+def test_crop_sees_colour_without_contrast() -> None:
+    image = _grey(_surface(noise=1))
+    image[200:208, 100:108] = np.clip(image[200:208, 100:108] + np.array([40, -18, -12]), 0, 255)
+    left, top, right, bottom = tools.run("crop", {"region": WHOLE}, image).details["window_px"]
+    assert left <= 104 <= right and top <= 204 <= bottom
+
+
+def test_crop_window_grows_with_the_blob() -> None:
+    plane = _surface()
+    cv2.ellipse(plane, (200, 180), (45, 20), 0, 0, 360, 30.0, -1)
+    left, _, right, _ = tools.run("crop", {"region": WHOLE}, _grey(plane)).details["window_px"]
+    assert 96 < right - left <= 1.7 * 100 and left <= 155 and right >= 245
+
+
+def test_crop_of_a_flat_image_is_the_centre() -> None:
+    result = tools.run("crop", {"region": WHOLE}, np.full((400, 400, 3), 90, np.uint8))
+    assert result.details["method"] == "centre fallback" and result.regions == ((250, 250, 750, 750),)
+    assert "centre" in result.text
+
+
+def test_crop_as_asked_and_small_regions() -> None:
+    exact = tools.run("crop", {"region": [100, 200, 350, 450], "refine": False}, PLAIN)
+    assert exact.details["window_px"] == [38, 76, 135, 173]  # 38.4 .. 134.4 and 76.8 .. 172.8 px: no pixel is lost
+    assert (exact.images[0] == PLAIN[76:173, 38:135]).all() and exact.text == "crop [99,198,352,451] from asked region"
+    small = tools.run("crop", {"region": [0, 0, 50, 50]}, PLAIN)
+    assert small.details["window_px"] == [0, 0, 96, 96] and small.text.endswith("from asked region")
+    tiny = tools.run("crop", {"region": [0, 0, 26, 26], "refine": False}, PLAIN)
+    assert tiny.images[0].shape[:2] == (100, 100)  # 10 px enlarged by the integer 10
+    assert (tiny.images[0][:10, :10] == PLAIN[0, 0]).all()
+
+
+def test_crop_stays_inside_the_asked_region() -> None:
+    plane = _surface()
+    plane[60:64, 60:64] -= 60  # outside the asked half
+    plane[300:304, 300:304] -= 40
+    left, top, right, bottom = tools.run("crop", {"region": [500, 500, 1000, 1000]}, _grey(plane)).details["window_px"]
+    assert left <= 302 <= right and top <= 302 <= bottom
+
+
+def test_crop_on_factory_marks() -> None:
+    names = [n for n, c in factory.CATEGORIES.items() if "small" in c.mechanisms][::3]
+    hits = []
+    for name in names:
+        for seed in (900, 901):
+            scene = factory.render(name, seed, anomalous=True, mechanism="small")
+            ys, xs = np.nonzero(scene.mask)
+            left, top, right, bottom = tools.run("crop", {"region": WHOLE}, scene.image).details["window_px"]
+            hits.append(left <= xs.mean() <= right and top <= ys.mean() <= bottom)
+    assert np.mean(hits) >= 0.85, hits
+
+
+# --- enhance -----------------------------------------------------------------------------------------------------
+
+
+def _seen(image: np.ndarray) -> np.ndarray:
+    """Departure from mid-grey as a 96 px view shows it."""
+    shown = tools.run("enhance", {"method": "texture"}, image).images[0][..., 0].astype(np.float32)
+    return np.abs(cv2.resize(shown, (96, 96), interpolation=cv2.INTER_AREA) - 128)
+
+
+def test_texture_shows_a_faint_stain_and_leaves_a_clean_face_flat() -> None:
+    y, x = np.mgrid[:384, :384]
+    clean = 60 + 120 * x / 384 + np.random.default_rng(2).normal(0, 4.5, (384, 384))
+    stained = clean - 5.0 * (np.hypot(x - 250, y - 120) < 35)
+    before, after = _seen(_grey(clean)), _seen(_grey(stained))
+    assert np.median(before) < 3 and before.max() < 60
+    assert after.max() > 1.5 * before.max()
+    at = np.unravel_index(after.argmax(), after.shape)
+    assert np.hypot(at[1] * 4 - 250, at[0] * 4 - 120) < 50
+
+
+def test_texture_of_pure_noise_does_not_depend_on_its_strength() -> None:
+    noise = np.random.default_rng(3).normal(0, 1, (384, 384))
+    means = [float(_seen(_grey(128 + s * noise)).mean()) for s in (3, 6, 12)]
+    assert max(means) < 6 and max(means) - min(means) < 2
+
+
+def test_edges_are_white_on_black_and_survive_downscaling() -> None:
+    plane = _surface(noise=2)
+    plane[100:300, 100:300] += 60
+    edges = tools.run("enhance", {"method": "edges"}, _grey(plane)).images[0]
+    assert set(np.unique(edges)) <= {0, 255} and 0.001 < (edges > 0).mean() < 0.1
+    small = cv2.resize(edges, (96, 96), interpolation=cv2.INTER_AREA)[..., 0]
+    assert small[25, 30:70].min() > 60 or small[24, 30:70].min() > 60
+
+
+def test_clahe_raises_local_contrast_and_keeps_hue() -> None:
+    y, x = np.mgrid[:256, :256]
+    plane = 100 + 3 * np.sign(np.sin(x / 6.0) * np.sin(y / 6.0))
+    image = np.clip(plane[..., None] * np.array([1.0, 0.8, 0.6]), 0, 255).astype(np.uint8)
+    out = tools.run("enhance", {"method": "clahe"}, image).images[0]
+    assert out.shape == image.shape and out[..., 0].std() > 1.4 * image[..., 0].std()
+    assert (out[..., 0].mean() > out[..., 1].mean()) and (out[..., 1].mean() > out[..., 2].mean())
+
+
+def test_enhance_region_and_sizes() -> None:
+    result = tools.run("enhance", {"method": "clahe", "region": [250, 0, 750, 500]}, PLAIN)
+    assert result.images[0].shape == (192, 192, 3) and result.regions == ((250, 0, 750, 500),)
+    assert "[250,0,750,500]" in result.text
+    tall = tools.run("enhance", {"method": "texture"}, _grey(_surface(1250, 500)))
+    assert tall.images[0].shape == (MAP_SIDE, round(MAP_SIDE * 500 / 1250), 3)
+
+
+# --- measure -----------------------------------------------------------------------------------------------------
+
+FLAT = np.zeros((500, 1000, 3), np.uint8)  # 1 unit = 1 px across, half a pixel down
+
+
+@pytest.mark.parametrize(
+    ("kind", "points", "text"),
+    [
+        ("distance", [[100, 200], [400, 1000]], "distance: 500 px = 25 mm"),  # 300 across, 800 / 2 down: 3-4-5
+        ("angle", [[100, 100], [200, 100]], "angle: 0 degrees to the horizontal"),
+        ("angle", [[100, 400], [200, 200]], "angle: 45 degrees to the horizontal"),  # 100 right, 100 px up
+        ("angle", [[200, 200], [100, 400]], "angle: 45 degrees to the horizontal"),  # a line has no direction
+        ("angle", [[100, 200], [200, 400]], "angle: -45 degrees to the horizontal"),
+        ("angle", [[100, 100], [100, 900]], "angle: -90 degrees to the horizontal"),
+        ("angle", [[300, 100], [100, 100], [100, 700]], "angle: 90 degrees at the second point"),
+        ("angle", [[0, 500], [100, 500], [200, 500]], "angle: 180 degrees at the second point"),
+        ("position", [[100, 100], [140, 60]],
+         "position: the second point is 40 px = 2 mm right of and 20 px = 1 mm above the first"),
+        ("position", [[100, 100], [70, 100]], "position: the second point is 30 px = 1.5 mm left of the first"),
+        ("position", [[100, 100], [100, 100]], "position: the second point is at the same place as the first"),
+        ("spacing", [[0, 0], [20, 0], [40, 0], [70, 0]],
+         "spacing: 20, 20, 30 px; median 20 px = 1 mm, largest deviation 50 %"),
+    ],
+)  # fmt: skip
+def test_measure_by_hand(kind, points, text) -> None:
+    assert tools.run("measure", {"kind": kind, "points": points}, FLAT, mm_per_pixel=0.05).text == text
+
+
+@pytest.mark.parametrize("scale", [None, 0.0, -1.0, math.nan])
+def test_no_millimetres_without_a_scale(scale) -> None:
+    result = tools.run("measure", {"kind": "distance", "points": [[0, 0], [31, 0]]}, FLAT, mm_per_pixel=scale)
+    assert result.text == "distance: 31 px" and result.regions == ((0, 0, 31, 1),)
+
+
+def test_even_row_by_hand() -> None:
+    result = tools.run("measure", {"kind": "row", "points": ENDS}, _bars(EVEN), mm_per_pixel=0.1)
+    assert result.text.startswith("row: 9 features, median spacing 30 px = 3 mm, largest gap deviation ")
+    assert result.details["deviation"] < 4 and result.details["offset"] < 4
+    found = np.array(result.details["centres"])
+    assert np.abs(found[:, 0] - [x - 0.5 for x, _ in EVEN]).max() < 1 and np.abs(found[:, 1] - 189.5).max() < 1.5
+
+
+@pytest.mark.parametrize("level", [70.0, -70.0])
+def test_row_is_polarity_blind_and_finds_what_is_wrong(level: float) -> None:
+    def row(centres):
+        return tools.run("measure", {"kind": "row", "points": ENDS}, _bars(centres, level=level)).details
+
+    even = row(EVEN)
+    assert len(even["centres"]) == 9 and max(even["deviation"], even["offset"]) < 4
+    assert even["polarity"] == ("bright" if level > 0 else "dark")
+    missing = row(EVEN[:4] + EVEN[5:])
+    assert len(missing["centres"]) == 8 and missing["deviation"] == pytest.approx(100, abs=5)
+    along = row([(x + (9 if k == 4 else 0), dy) for k, (x, dy) in enumerate(EVEN)])
+    assert along["deviation"] == pytest.approx(30, abs=4) and along["offset"] < 4
+    sideways = row([(x, 10 if k == 4 else 0) for k, (x, dy) in enumerate(EVEN)])
+    assert sideways["offset"] == pytest.approx(33, abs=6) and sideways["deviation"] < 5
+
+
+@pytest.mark.parametrize("turn", [-5, 0, 5])
+@pytest.mark.parametrize("shift", [-15, 15])
+def test_row_forgives_rough_end_points(turn: int, shift: int) -> None:
+    image = _bars(EVEN)
+    t, half = np.radians(turn), 120.0
+    middle = np.array([180.0, 190.0 + (shift if turn == 0 else 0)])
+    step = np.array([np.cos(t), np.sin(t)]) * half
+    row = find_row(image, middle - step + (shift, 0), middle + step + (shift, 0))
+    assert len(row.centres) == 9 and row.median == pytest.approx(30, abs=0.5)
+    assert max(row.deviation, row.offset) < 6
+
+
+@pytest.mark.parametrize("angle", [90, 30])
+def test_row_in_any_direction(angle: int) -> None:
+    turn = cv2.getRotationMatrix2D((192, 192), angle, 1.0)
+    image = cv2.warpAffine(_bars(EVEN, row=192), turn, (384, 384), borderMode=cv2.BORDER_REFLECT)
+    ends = [turn @ [x, 192, 1] for x in (60, 300)]
+    row = find_row(image, *ends)
+    assert len(row.centres) == 9 and row.median == pytest.approx(30, abs=0.5) and row.deviation < 6
+
+
+def test_no_row_in_noise_or_nothing() -> None:
+    for image in (PLAIN, np.zeros((64, 64, 3), np.uint8)):
+        result = tools.run("measure", {"kind": "row", "points": [[100, 500], [900, 500]]}, image)
+        assert result.ok and result.text == "row: no row of repeated features found there"
+
+
+def test_row_separates_factory_rows() -> None:
+    from sklearn.metrics import roc_auc_score
+
+    names = [n for n, c in factory.CATEGORIES.items() if "geometric" in c.mechanisms][::3]
+    rng = np.random.default_rng(0)
+    scores, labels = [], []
+    for name in names:
+        for seed in (700, 701):
+            for anomalous in (False, True):
+                scene = factory.render(name, seed, anomalous=anomalous, mechanism="geometric")
+                height, width = scene.mask.shape
+                ends = np.reshape(scene.row, (2, 2)) + rng.uniform(-0.03, 0.03, (2, 2)) * min(height, width)
+                points = np.clip(ends * 1000 / (width, height), 0, 1000).tolist()
+                details = tools.run("measure", {"kind": "row", "points": points}, scene.image).details
+                scores.append(max(details["deviation"], details["offset"]))
+                labels.append(anomalous)
+    assert roc_auc_score(labels, scores) >= 0.93
+
+
+# --- prior, real photographs -------------------------------------------------------------------------------------
+
+
+def test_prior_uses_the_harness_category_unless_the_agent_names_one() -> None:
+    assert tools.run("prior", {}, PLAIN, category="bottle").details["source"] == "mvtec/bottle"
+    assert tools.run("prior", {"product": "zipper"}, PLAIN, category="bottle").details["source"] == "mvtec/zipper"
+    unknown = tools.run("prior", {}, PLAIN)
+    assert unknown.ok and not unknown.details["known"] and unknown.images == []
+
+
+REAL = {
+    "mvtec_ad_grid_subset": "mvtec",
+    "hazelnut_toy": "mvtec",
+    "magnetic_tile": "mvtec",
+    "kolektorsdd_official/KolektorSDD": "kolektorsdd",
+}
+
+
+@pytest.mark.parametrize("folder", REAL)
+def test_all_tools_on_real_photographs(real_root, folder: str) -> None:
+    samples = readers.read(REAL[folder], real_root / folder, boxes=False)
+    for sample in samples[:: max(len(samples) // 3, 1)][:3]:
+        image = images.load_image(sample.image)
+        calls = [
+            ("crop", {"region": WHOLE}),
+            ("crop", {"region": [100, 100, 800, 900]}),
+            *[("enhance", {"method": m}) for m in ("clahe", "edges", "texture")],
+            ("prior", {}),
+            ("measure", {"kind": "row", "points": [[100, 500], [900, 520]]}),
+            ("measure", {"kind": "distance", "points": [[0, 0], [1000, 1000]]}),
+        ]
+        results = [tools.run(n, a, image, category=sample.category) for n, a in calls]
+        assert all(r.ok for r in results)
+        assert all(r.images for r in results[:5])
+        assert results[5].details["known"], sample.category
+        assert max(results[0].images[0].shape[:2]) <= max(image.shape[:2])
