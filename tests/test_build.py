@@ -28,7 +28,7 @@ OPTIONAL = {"vllm", "deepspeed"}  # installed by hand on a GPU machine; imported
 def make(repo: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     path = "/usr/bin:/bin"
     return subprocess.run(
-        ["make", *arguments], cwd=repo, capture_output=True, text=True, env={"PATH": path}, timeout=290
+        ["make", *arguments], cwd=repo, capture_output=True, text=True, env={"PATH": path}, timeout=300
     )
 
 
@@ -190,6 +190,7 @@ def reproduce(root: Path) -> tuple[list[str], subprocess.CompletedProcess[str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_what_is_done_is_not_repeated_and_what_failed_is_continued(checkout: Path) -> None:
     write_notebook(checkout, "04_four", "raise OSError('disk full')")
     ran, done = reproduce(checkout)
