@@ -149,8 +149,7 @@ def _arguments(work: Path, config: SFT, model: Any, seed: int, save_steps: int, 
         save_strategy="steps",
         save_steps=save_steps,
         save_total_limit=1,
-        logging_steps=5,
-        logging_first_step=True,
+        logging_steps=1,  # a mean over several would be cut short where a run resumes
         logging_nan_inf_filter=False,  # a diverged loss is shown, not smoothed away
         seed=seed,
         data_seed=seed,

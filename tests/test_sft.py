@@ -1,0 +1,131 @@
+"""SFT with a miniature: it learns, resumes to the same weights, and leaves a model that any policy opens."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import training_world as world
+
+from indus_lib import sft, tiny_model, train_data, training_runs
+from indus_lib.local_policy import LocalPolicy
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sft")
+    talks = world.conversations(world.make_samples(folder))
+    model, processor = tiny_model.build(world.MINI, world.texts(talks))
+    corpus = train_data.encode_all(talks, processor, max_length=512, progress="")
+    return tiny_model.save(model, processor, folder / "base"), corpus
+
+
+def weights(path):
+    return dict(tiny_model.load(path)[0].named_parameters())
+
+
+def losses(path):
+    return [row["loss"] for row in json.loads((path / "training.json").read_text())["history"] if "loss" in row]
+
+
+@pytest.fixture(scope="module")
+def trained(base, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained") / "model"
+    return sft.train(base[0], base[1], out, world.PROFILE.sft, validation=base[1][:8], save_steps=4, progress=False)
+
+
+def test_loss_falls_and_the_curve_is_kept(trained):
+    """Pinned loosely: log(vocabulary) at first, under 3 after fifteen steps, a learnt format at the end."""
+    curve = losses(trained)
+    assert curve[0] == pytest.approx(math.log(640), abs=0.3) and curve[15] < 3 and curve[-1] < 0.5
+    history = json.loads((trained / "training.json").read_text())["history"]
+    assert sum("eval_loss" in row for row in history) == 20  # once per epoch
+    assert not list(trained.parent.glob(".*"))  # no checkpoints left behind
+
+
+def test_result_loads_by_path_and_speaks_the_format(trained, tmp_path):
+    """Any policy opens it; greedy text has the tags it was taught."""
+    policy = LocalPolicy.from_path(trained)
+    sample = world.make_samples(tmp_path, 2)[1]
+    talk = world.conversation(sample, says=True, calls=False)
+    reply = policy.reply([talk[:1]], max_new_tokens=60)[0]
+    assert reply.text.startswith("<think>evidence: seen; preliminary:")
+
+
+def test_killed_run_resumes_to_the_same_weights(base, trained, tmp_path, monkeypatch):
+    """Interrupt in the second epoch, call again: bit for bit the uninterrupted run."""
+    out = tmp_path / "model"
+    step_end = training_runs.Bar.on_step_end
+
+    def killed(self, args, state, control, **kwargs):
+        step_end(self, args, state, control, **kwargs)
+        if state.global_step == 6:
+            raise KeyboardInterrupt
+
+    options = {"validation": base[1][:8], "save_steps": 4, "progress": False}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training_runs.Bar, "on_step_end", killed)
+        sft.train(base[0], base[1], out, world.PROFILE.sft, **options)
+    assert not out.exists()  # nothing half-written
+    sft.train(base[0], base[1], out, world.PROFILE.sft, **options)
+    ours, theirs = weights(out), weights(trained)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert losses(out) == losses(trained)
+
+
+def test_finished_run_is_not_repeated_and_a_changed_one_is(base, tmp_path):
+    """The run's identity covers config, seed and corpus."""
+    short = replace(world.PROFILE.sft, epochs=1)
+    out = sft.train(base[0], base[1], tmp_path / "model", short, progress=False)
+    stamp = (out / "model.safetensors").stat().st_mtime_ns
+    sft.train(base[0], base[1], out, short, progress=False)
+    assert (out / "model.safetensors").stat().st_mtime_ns == stamp
+    sft.train(base[0], base[1], out, short, seed=1, progress=False)
+    assert (out / "model.safetensors").stat().st_mtime_ns != stamp
+
+
+def test_frozen_vision_stays(base, tmp_path):
+    """`freeze_vision` leaves the tower as it was and trains the rest."""
+    config = replace(world.PROFILE.sft, epochs=1, freeze_vision=True)
+    before, after = weights(base[0]), weights(sft.train(*base, tmp_path / "model", config, progress=False))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and not any("visual" in name for name in changed)
+
+
+def test_lora_is_merged(base, tmp_path):
+    """Only the language model's linear layers move, and the result needs no adapter."""
+    config = replace(world.PROFILE.sft, epochs=1)
+    out = sft.train(*base, tmp_path / "model", config, lora=True, progress=False)
+    before, after = weights(base[0]), weights(out)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys() and not list(out.glob("adapter*"))
+    assert changed and all("language_model" in name and "proj" in name for name in changed)
+
+
+def test_similar_lengths_share_a_batch():
+    """Under half the padding of a random order, every row once, another order each epoch, the same for a seed."""
+    lengths = np.random.default_rng(0).integers(50, 300, 512).tolist()
+
+    def padding(order):
+        batches = [[lengths[i] for i in order[k : k + 8]] for k in range(0, 512, 8)]
+        return sum(max(b) * len(b) - sum(b) for b in batches)
+
+    sampler = sft.Buckets(8, lengths, seed=0)
+    first = list(sampler)
+    assert sorted(first) == list(range(512)) and padding(first) < 0.5 * padding(list(range(512)))
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+
+
+def test_bad_input_is_named(base, tmp_path):
+    """An empty corpus and a missing base model."""
+    with pytest.raises(ValueError, match="corpus is empty"):
+        sft.train(base[0], [], tmp_path / "model", world.PROFILE.sft)
+    with pytest.raises(FileNotFoundError, match="no model in"):
+        sft.train(tmp_path / "nowhere", base[1], tmp_path / "model", world.PROFILE.sft)
