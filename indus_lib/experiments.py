@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from . import comparisons, corpus, grpo, loop, profiles, readers, sft, train_data, training_runs
 from .episodes import Episode, read_episodes, write_episodes
 from .local_policy import LocalPolicy
@@ -155,29 +157,38 @@ def build_corpus(profile: Profile, seed: int = 0, teacher: Any = None) -> corpus
 
 
 def encoded(profile: Profile, split: str = "train", *, silent: bool = False) -> list[train_data.Encoded]:
-    """The corpus as tokens, masks and pixels; `silent`: with every thought left out."""
+    """The corpus as tokens, masks and pixels; `silent`: thoughts left out, decisions alone learnt."""
     work = folder(profile) / "work/corpus"
     records = corpus.read(work, split)
     processor = load_processor(model_path(profile, "base"))
     talks = (corpus.conversation(r, work, profile.inspection) for r in records)
     talks = (_silent(talk) for talk in talks) if silent else talks
-    return train_data.encode_all(
+    found = train_data.encode_all(
         talks, processor, max_length=profile.sft.max_length, total=len(records), progress=f"encode {split}"
     )
+    return [decisions_only(one, processor) for one in found] if silent else found
 
 
 def _silent(talk: Conversation) -> Conversation:
-    """The conversation with empty thoughts: what is left to learn is which tool, and what images mean for the verdict.
-
-    In full trajectories a verdict is one bit among the wording of sixty tokens, and a miniature learns the wording
-    alone (docs/log.md).
-    """
+    """The conversation with empty thoughts."""
     strip = re.compile(r"<think>.*?</think>", re.DOTALL).sub
     return [
         {**m, "content": [{"type": "text", "text": strip("<think></think>", p["text"])} for p in m["content"]]}
         if m["role"] == "assistant" else m
         for m in talk
     ]  # fmt: skip
+
+
+def decisions_only(one: train_data.Encoded, processor: Any) -> train_data.Encoded:
+    """The same tokens, learnt only where something is decided: what follows `</think>`, which tool, Yes or No.
+
+    In a full trajectory the verdict is one bit among the wording of sixty tokens, and a miniature that cannot yet read
+    images learns the wording alone (docs/log.md).
+    """
+    ids = one.input_ids
+    after = [processor.tokenizer.convert_tokens_to_ids(t) for t in ("</think>", '{"name":"', "<answer>")]
+    mask = one.mask & np.isin(np.roll(ids, 1), after)
+    return replace(one, mask=mask)
 
 
 def train(profile: Profile, run: str, seed: int = 0, *, data: Sequence[train_data.Encoded] = ()) -> Path | str:
