@@ -19,7 +19,7 @@ from .tool_result import ToolResult
 METHODS = ("clahe", "edges", "texture")
 MAX_SIDE = 1280  # longer side of what is filtered and returned; not in paper
 MAP_SIDE = 384  # longer side of the texture map in px; not in paper
-WORK_SIDE = 160  # px (square root of the area) at which faint marks are sought; not in paper
+WORK_SIDE = 140  # px (square root of the area) at which faint marks are sought; not in paper
 GAIN = 3.0  # deviations that give two thirds of full contrast; not in paper
 RANGE = 6.0  # grey levels the bilateral background averages over; not in paper
 
