@@ -13,6 +13,7 @@ from indus_lib.grpo_trainer import GatedTrainer
 from indus_lib.images import ImageError
 from indus_lib.local_policy import LocalPolicy
 from indus_lib.rewards import RewardParts, RewardWeights
+from indus_lib.vision_memory import VisionMemory
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -110,6 +111,22 @@ def test_log_probabilities_of_the_update_are_those_of_inspection(trainer, scored
             log_p = trainer.model(**one).logits[0, :-1].log_softmax(-1)
         expected = log_p.gather(-1, one["input_ids"][0, 1:, None]).squeeze(-1)[encoded[i].prompt_length - 1 :]
         assert torch.allclose(got[i, : len(expected)], expected, atol=1e-3)
+
+
+def test_pictures_are_looked_at_once_per_step(trainer, scored):
+    """Far fewer images computed than asked for, the same features, and a trained tower is refused."""
+    assert trainer.memory.computed < 0.5 * trainer.memory.asked
+    _, encoded, _ = scored
+    pixels = torch.cat([encoded[0].pixel_values, encoded[1].pixel_values, encoded[0].pixel_values])
+    grid = torch.cat([encoded[0].image_grid_thw, encoded[1].image_grid_thw, encoded[0].image_grid_thw])
+    visual = trainer.model.model.visual
+    with torch.no_grad():
+        got, plain = visual(pixels, grid_thw=grid), type(visual).forward(visual, pixels, grid_thw=grid)
+    assert torch.allclose(got.pooler_output, plain.pooler_output, atol=1e-5)
+    for ours, theirs in zip(got.deepstack_features, plain.deepstack_features, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    with pytest.raises(ValueError, match="not frozen"):
+        VisionMemory().attach(torch.nn.Linear(2, 2))
 
 
 def test_tool_images_change_the_update(trainer, scored):
