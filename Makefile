@@ -54,7 +54,7 @@ test: check ## lint, lock and notebook checks, then all tests (every notebook at
 check: $(ENV) ## ruff, stripped notebooks, lock file
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(if $(NAMES),$(PY) -m nbstripout --verify $(NAMES:%=notebooks/%.ipynb))
+	$(if $(NAMES),$(PY) -m nbstripout --keep-id --verify $(NAMES:%=notebooks/%.ipynb))
 	$(PY) scripts/lock.py --check
 
 reproduce: $(DONE) ## run every notebook that is out of date; tables, figures and copies go to results/PROFILE
@@ -72,7 +72,7 @@ lock: $(ENV) ## write requirements.lock and environment.yml from .venv and pypro
 	$(PY) scripts/lock.py
 
 notebooks-strip: $(ENV) ## take outputs out of the notebooks
-	$(PY) -m nbstripout $(NAMES:%=notebooks/%.ipynb)
+	$(PY) -m nbstripout --keep-id $(NAMES:%=notebooks/%.ipynb)
 
 clean: ## remove what was generated; keeps data/raw, results/reference and .venv
 	rm -rf data/generated .pytest_cache .ruff_cache .hypothesis
