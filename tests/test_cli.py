@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -154,7 +155,9 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
 
 def test_as_a_module_from_another_directory(repo: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "indus_lib", "inspect", "none.png"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(repo)})
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(repo)}
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "indus: none.png: no such file; check the path\n"
 
