@@ -110,13 +110,13 @@ class Profile:
 TINY = Profile(
     name="tiny",
     model=Model("data/models/indus-tiny", "data/models/indus-tiny-agent"),
-    data=Data("data/generated/world", True, "pool", limit=None, ablation_limit=200),
+    data=Data("data/generated/world", True, "pool", limit=None, ablation_limit=100),
     inspection=Inspection(detail="short", name_category=False, max_new_tokens=96, batch=128, max_side=1024),
     corpus=Corpus(n=3200, teacher="offline"),
     sft=SFT(
-        epochs=2, batch=32, accumulation=1, learning_rate=1e-3, max_length=512, freeze_vision=False, silent_epochs=3
+        epochs=2, batch=32, accumulation=1, learning_rate=1e-3, max_length=512, freeze_vision=True, silent_epochs=3
     ),
-    grpo=GRPO(prompts=16, accumulation=1, steps=40, max_completion=256, learning_rate=1e-4, freeze_vision=True),
+    grpo=GRPO(prompts=16, accumulation=1, steps=20, max_completion=256, learning_rate=1e-4, freeze_vision=True),
 )
 SMOKE = replace(
     TINY,
