@@ -11,7 +11,8 @@ Departures from the paper, and what it leaves open
     Observation and image tokens do not count, or a large crop would silently cut the answer off.
  3. One optimiser step uses `prompts x group` trajectories per process, in `accumulation` micro-batches. The paper's
     batch of 1 x accumulation 2 x 4 GPUs is 8 trajectories, so 2 prompts a step; tiny takes 16 prompts.
- 4. Advantage: TRL's, sample standard deviation + 1e-4. A group without variance has advantage 0.
+ 4. Advantage: TRL's, sample standard deviation + 1e-4. A group without variance has advantage 0; on one process with
+    one batch per step it is left out of the update (it would add its KL term only), which saves half the time.
  5. delta_conf is measured by two batched margin passes per step, whatever the trajectories did, with the first
     thought kept in both (`delta_mode="question"` drops it: one pass more).
  6. The log-probabilities are those of the tokens as sampled. The loop's second prompt encodes the first turn from its

@@ -57,6 +57,8 @@ class GatedTrainer(GRPOTrainer):
         rows = [{"prompt": [{"role": "user", "content": s.id}], "index": i} for i, s in enumerate(samples)]
         super().__init__(reward_funcs=[gated_reward], train_dataset=Dataset.from_list(rows), **options)
         self._image_id = self.processing_class.image_token_id
+        # one batch on one process may shrink; micro-batches and other ranks must stay equally large
+        self.drop_idle = self.accelerator.num_processes == self.args.gradient_accumulation_steps == 1
         self.memory = VisionMemory()
         self.frozen_vision = not any(p.requires_grad for n, p in self.model.named_parameters() if ".visual." in n)
         if not torch.cuda.is_available():
@@ -78,9 +80,19 @@ class GatedTrainer(GRPOTrainer):
         self._batch = [self.samples[row["index"]] for row in inputs]
         self.memory.forget()
         output = super()._generate_and_score_completions(inputs)
+        if self.drop_idle:
+            output = self._without_idle(output)
         pixels, grid, counts = self._vision()
         self._encoded = []  # the update gets its own copy; nothing stale may be picked up
         return {**output, "pixel_values": pixels, "image_grid_thw": grid, "num_images": counts}
+
+    def _without_idle(self, output: dict[str, Any]) -> dict[str, Any]:
+        """The rows that have an advantage; all of them when none has (a step must still be a step)."""
+        keep = (output["advantages"] != 0).nonzero().squeeze(1)
+        if not 0 < len(keep) < len(output["advantages"]):
+            return output
+        self._encoded = [self._encoded[i] for i in keep.tolist()]
+        return {k: v[keep] if isinstance(v, torch.Tensor) and v.dim() else v for k, v in output.items()}
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
         """TRL's hook: token ids of prompt and completion, 1 on the agent's own tokens, and the scored episodes."""

@@ -54,12 +54,13 @@ def trainer(start, tmp_path_factory):
         args=arguments, processing_class=processor,
     )  # fmt: skip
     made.model.train()
+    made.drop_idle = False
     return made
 
 
 @pytest.fixture(scope="module")
 def scored(trainer):
-    """(traces, encoded, TRL's batch) of one scored step of 4 prompts x 4."""
+    """(traces, encoded, TRL's batch) of one scored step of 8 prompts x 4."""
     kept = {}
     rollout = trainer._rollout
 
@@ -68,7 +69,7 @@ def scored(trainer):
         return kept["traces"]
 
     trainer._rollout = keep
-    inputs = [{"prompt": [{"role": "user", "content": "x"}], "index": i} for i in range(4) for _ in range(4)]
+    inputs = [{"prompt": [{"role": "user", "content": "x"}], "index": i} for i in range(8) for _ in range(4)]
     batch = trainer._generate_and_score_completions(inputs)
     trainer._rollout = rollout
     encoded = [
@@ -113,6 +114,20 @@ def test_log_probabilities_of_the_update_are_those_of_inspection(trainer, scored
         assert torch.allclose(got[i, : len(expected)], expected, atol=1e-3)
 
 
+def test_rows_without_advantage_are_left_out(trainer, scored):
+    """Rows, images and masks shrink together; with no advantage at all the batch stays whole."""
+    _, encoded, batch = scored
+    rows = {k: v for k, v in batch.items() if k not in ("pixel_values", "image_grid_thw", "num_images")}
+    rows["advantages"] = torch.tensor([0.0] * 4 + [1.0, -1.0, 0.5, -0.5] + [0.0] * 24)
+    trainer._encoded = list(encoded)
+    left = trainer._without_idle(rows)
+    assert left["completion_ids"].equal(batch["completion_ids"][4:8]) and trainer._encoded == encoded[4:8]
+    assert trainer._vision()[2] == batch["num_images"][4:8]
+    rows["advantages"] = torch.zeros(32)
+    assert trainer._without_idle(rows) is rows
+    trainer._encoded = []
+
+
 def test_pictures_are_looked_at_once_per_step(trainer, scored):
     """Far fewer images computed than asked for, the same features, and a trained tower is refused."""
     assert trainer.memory.computed < 0.5 * trainer.memory.asked
@@ -150,7 +165,7 @@ def test_advantages_are_the_papers(trainer, scored):
     traces, _, batch = scored
     from indus_lib.grpo_trainer import freeze
 
-    samples = [trainer.samples[i] for i in range(4) for _ in range(4)]
+    samples = [trainer.samples[i] for i in range(8) for _ in range(4)]
     totals = [rewards.combined(freeze(t), s, similarity=world.same).total for t, s in zip(traces, samples, strict=True)]
     assert batch["advantages"].tolist() == pytest.approx(rewards.advantages(totals, 4).tolist(), abs=1e-4)
     assert len(set(totals)) > 1
