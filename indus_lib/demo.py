@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from . import experiments, figures, images, loop, metrics, protocol, report, runs_meta, worlds
+from . import experiments, figures, images, loop, metrics, protocol, report, worlds
 from .episodes import Episode, ToolCall, Turn, Verdict
 from .local_policy import LocalPolicy
 from .profiles import Profile
@@ -85,8 +85,8 @@ def trained(profile: Profile, run: str, seed: int = 0) -> LocalPolicy:
     return LocalPolicy.from_path(path, name=run, batch=profile.inspection.batch)
 
 
-def record(profile: Profile, name: str, *, seeds: int = 1, **facts: Any) -> Path:
-    """Write `results/<profile>/metrics/<name>.json`, and what machine and versions made it to `run.json`."""
+def record(profile: Profile, name: str, **facts: Any) -> Path:
+    """Write `results/<profile>/metrics/<name>.json` (the runner writes machine and versions to `run.json`)."""
     if "episodes" in facts and not isinstance(facts["episodes"], int):
         facts["episodes"] = [e.to_json() for e in facts["episodes"]]
     path = out(profile) / "metrics" / f"{name}.json"
@@ -94,7 +94,6 @@ def record(profile: Profile, name: str, *, seeds: int = 1, **facts: Any) -> Path
     part = path.with_suffix(".part")
     part.write_text(json.dumps({"profile": profile.name, "config_hash": profile.hash, **facts}, indent=1, default=str))
     os.replace(part, path)
-    runs_meta.write_run_json(profile, out(profile) / "run.json", seeds=range(seeds), notebook=name)
     return path
 
 
