@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 WARNINGS = {
-    "smoke": "Smoke profile: random weights and a handful of images. These numbers mean nothing.",
+    "smoke": "Smoke profile: a few training steps and a handful of images. These numbers mean nothing.",
     "tiny": "Tiny profile: a miniature model on procedural stand-ins. These are not the paper's numbers.",
 }
 
