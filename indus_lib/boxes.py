@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from .samples import Box
@@ -55,3 +56,17 @@ def hull(boxes: Sequence[Sequence[float]]) -> tuple[float, float, float, float]:
 def valid(box: Sequence[float]) -> bool:
     """Four numbers inside 0..1000 with positive area."""
     return len(box) == 4 and all(0 <= v <= SCALE for v in box) and box[2] > box[0] and box[3] > box[1]
+
+
+def snap(box: Sequence[float], step: int = 10, *, outward: bool = True) -> Box:
+    """Round a box to multiples of `step`: outward, or to the nearest but never empty."""
+    low = math.floor if outward else round
+    high = math.ceil if outward else round
+    x1, y1 = (int(min(max(low(v / step) * step, 0), SCALE - step)) for v in box[:2])
+    x2, y2 = (int(min(max(high(v / step) * step, 0), SCALE)) for v in box[2:])
+    return x1, y1, max(x2, x1 + step), max(y2, y1 + step)
+
+
+def coarse_text(window: Sequence[float], width: int, height: int) -> str:
+    """A pixel window as an observation writes where something lies: relative, in tens (1 %), `[120,40,300,90]`."""
+    return "[" + ",".join(map(str, snap(to_relative(window, width, height), outward=False))) + "]"

@@ -8,18 +8,14 @@ calling again does only what is missing or changed, and a killed run goes on.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from . import comparisons, corpus, grpo, loop, profiles, readers, sft, train_data, training_runs
 from .episodes import Episode, read_episodes, write_episodes
 from .local_policy import LocalPolicy
-from .policies import Conversation
 from .processing import load_processor
 from .profiles import GRPO, Profile
 from .rewards import RewardWeights
@@ -156,39 +152,15 @@ def build_corpus(profile: Profile, seed: int = 0, teacher: Any = None) -> corpus
     )  # fmt: skip
 
 
-def encoded(profile: Profile, split: str = "train", *, silent: bool = False) -> list[train_data.Encoded]:
-    """The corpus as tokens, masks and pixels; `silent`: thoughts left out, decisions alone learnt."""
+def encoded(profile: Profile, split: str = "train") -> list[train_data.Encoded]:
+    """The corpus as tokens, masks and pixels."""
     work = folder(profile) / "work/corpus"
     records = corpus.read(work, split)
     processor = load_processor(model_path(profile, "base"))
     talks = (corpus.conversation(r, work, profile.inspection) for r in records)
-    talks = (_silent(talk) for talk in talks) if silent else talks
-    found = train_data.encode_all(
+    return train_data.encode_all(
         talks, processor, max_length=profile.sft.max_length, total=len(records), progress=f"encode {split}"
     )
-    return [decisions_only(one, processor) for one in found] if silent else found
-
-
-def _silent(talk: Conversation) -> Conversation:
-    """The conversation with empty thoughts."""
-    strip = re.compile(r"<think>.*?</think>", re.DOTALL).sub
-    return [
-        {**m, "content": [{"type": "text", "text": strip("<think></think>", p["text"])} for p in m["content"]]}
-        if m["role"] == "assistant" else m
-        for m in talk
-    ]  # fmt: skip
-
-
-def decisions_only(one: train_data.Encoded, processor: Any) -> train_data.Encoded:
-    """The same tokens, learnt only where something is decided: what follows `</think>`, which tool, Yes or No.
-
-    In a full trajectory the verdict is one bit among the wording of sixty tokens, and a miniature that cannot yet read
-    images learns the wording alone (docs/log.md).
-    """
-    ids = one.input_ids
-    after = [processor.tokenizer.convert_tokens_to_ids(t) for t in ("</think>", '{"name":"', "<answer>")]
-    mask = one.mask & np.isin(np.roll(ids, 1), after)
-    return replace(one, mask=mask)
 
 
 def train(profile: Profile, run: str, seed: int = 0, *, data: Sequence[train_data.Encoded] = ()) -> Path | str:
@@ -211,10 +183,6 @@ def _sft(profile: Profile, run: str, share: float, seed: int, data: Sequence[tra
     rows = list(data) or encoded(profile)
     rows = rows[: max(int(len(rows) * share), 1)]
     out, model, start = model_path(profile, run, seed), profile.model, model_path(profile, "base")
-    if profile.sft.silent_epochs:
-        first = replace(profile.sft, epochs=profile.sft.silent_epochs)
-        quiet = encoded(profile, silent=True)[: len(rows)]
-        start = sft.train(start, quiet, f"{out}-silent", first, lora=model.lora, dtype=model.dtype, seed=seed)
     return sft.train(
         start, rows, out, profile.sft, lora=model.lora, dtype=model.dtype, seed=seed,
         validation=encoded(profile, "val") if share == 1.0 and profile.corpus.validation else (),

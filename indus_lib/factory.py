@@ -8,7 +8,7 @@ from __future__ import annotations
 from .factory_base import BASE_KINDS, BaseScene, base_scene
 from .factory_catalog import CATEGORIES, MECHANISMS, OVERLAPPING, SIGNS, Category, members
 from .factory_marks import Mark
-from .factory_render import VIEWS, Scene, render
+from .factory_render import VIEWS, Scene, part_scene, render
 
 __all__ = [
     "BASE_KINDS",
@@ -23,5 +23,6 @@ __all__ = [
     "Scene",
     "base_scene",
     "members",
+    "part_scene",
     "render",
 ]

@@ -24,10 +24,12 @@ BASE_KINDS = (
     "print",
     "reflection",
     "dust",
+    "speck",
 )
 _STREAM = 0xBA5E  # keeps these scenes' random numbers apart from every product's
 _SMALL, _LARGE = 2.0, 1 / 3  # mark size: px at 256, share of the side (design 5: spread log-uniformly)
 _FAINT, _STRONG = 2.0, 120.0  # contrast in grey levels
+_DIM_SHARE, _DIM = 0.35, (3.0, 9.0)  # scenes all of whose marks are faint and not tiny, and their contrast
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,16 @@ def _centre(rng: np.random.Generator, cover: np.ndarray, taken: list[tuple[float
     return None
 
 
-def _marks(rng: np.random.Generator, image: np.ndarray, cover: np.ndarray) -> list[Mark]:
+def generic_marks(rng: np.random.Generator, image: np.ndarray, cover: np.ndarray) -> list[Mark]:
+    """Draw 0..6 marks, sizes and contrasts log-uniform, where `cover` (h, w) > 0.5; changes `image` (h, w, 3).
+
+    In some scenes all of them are faint and not tiny, so that nothing strong drowns them in an enhanced map.
+    """
+    dim = rng.random() < _DIM_SHARE
+    low, high = _DIM if dim else (_FAINT, _STRONG)
     side, marks, taken = min(image.shape[:2]), [], []
-    sizes = [_log_uniform(rng, _SMALL * side / 256, _LARGE * side) for _ in range(int(rng.integers(0, 7)))]
+    least = 0.08 * side if dim else _SMALL * side / 256
+    sizes = [_log_uniform(rng, least, _LARGE * side) for _ in range(int(rng.integers(0, 4 if dim else 7)))]
     for size in sorted(sizes, reverse=True):  # large ones first, or they would find no room
         kind = str(rng.choice(BASE_KINDS))
         if kind in ("reflection", "smear"):
@@ -102,7 +111,7 @@ def _marks(rng: np.random.Generator, image: np.ndarray, cover: np.ndarray) -> li
         if centre is None:
             continue
         sign = -1.0 if rng.random() < 0.3 and kind not in ("reflection",) else 1.0
-        mark = add(rng, image, kind, centre, size, sign * _log_uniform(rng, _FAINT, _STRONG))
+        mark = add(rng, image, kind, centre, size, sign * _log_uniform(rng, low, high))
         if mark is not None:
             marks.append(mark)
             taken.append((*centre, size))
@@ -122,7 +131,7 @@ def base_scene(seed: int, size: int = 256) -> BaseScene:
     image, cover, surface, material = _ground(rng, size)
     laid: Row | None = row(rng, image, sun_direction(rng)) if rng.random() < 0.3 else None
     image *= lighting(rng, size, size, rng.choice([0.0, rng.uniform(0, 0.9)], p=[0.2, 0.8]))[..., None]
-    marks = _marks(rng, image, cover)
+    marks = generic_marks(rng, image, cover)
     if rng.random() < 0.3:
         image += glare(rng, size, size, int(rng.integers(1, 3)), rng.uniform(5, 60))[..., None]
     u = size / 256

@@ -195,6 +195,12 @@ def dust(rng: np.random.Generator, k: int, px: float) -> np.ndarray:
     return cv2.GaussianBlur(out, (0, 0), max(0.6 * px, 0.02 * k)) * rng.choice([-1, 1, 1])
 
 
+def speck(rng: np.random.Generator, k: int, px: float) -> np.ndarray:
+    """One soft round spot."""
+    y, x = np.mgrid[0:k, 0:k].astype(np.float32) / k - 0.5
+    return -np.exp(-(x * x + y * y) / (2 * rng.uniform(0.12, 0.18) ** 2))
+
+
 def corrosion(rng: np.random.Generator, k: int, px: float) -> np.ndarray:
     """Rust: a ragged cluster of blotches and specks."""
     y, x = np.mgrid[0:k, 0:k].astype(np.float32) / k - 0.5
@@ -222,6 +228,6 @@ def rub(rng: np.random.Generator, k: int, px: float) -> np.ndarray:
 
 PATTERNS: dict[str, Pattern] = {
     "scratch": scratch, "crack": crack, "dent": dent, "chip": chip, "stain": stain, "pit": pit, "particle": particle,
-    "smear": smear, "hole": hole, "print": imprint, "reflection": reflection, "dust": dust, "corrosion": corrosion,
-    "water": water, "rub": rub,
+    "smear": smear, "hole": hole, "print": imprint, "reflection": reflection, "dust": dust, "speck": speck,
+    "corrosion": corrosion, "water": water, "rub": rub,
 }  # fmt: skip

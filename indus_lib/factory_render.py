@@ -9,11 +9,14 @@ import cv2
 import numpy as np
 
 from . import factory_mechanisms as mechanisms
+from .factory_base import BaseScene, generic_marks
 from .factory_bench import Bench, RowPlan
-from .factory_catalog import CATEGORIES, Category
+from .factory_catalog import CATEGORIES, Category, members
 from .factory_draw import glare, lighting, sensor
 
 _STREAM = 0xFAC7
+_PRETRAINING = 50_000_000  # part seeds no data set uses
+SOUND = ("plain", "faint", "geometric")  # mechanisms whose sound parts carry no lookalike
 VIEWS = 5  # C1 straight from above, C2..C5 tilted towards one side each
 
 
@@ -139,6 +142,22 @@ def render(
     if known.set == "sdd":
         pixels = np.repeat(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
     return Scene(pixels, mask.astype(np.uint8) * 255, anomalous, defect, chosen, category, view, row)
+
+
+def part_scene(seed: int) -> BaseScene:
+    """A sound part of the training pool with 0..6 generic marks on and beside it, for pre-training.
+
+    Only mechanisms whose sound parts carry no lookalike are drawn, so that every mark is in the list of marks.
+    """
+    rng = np.random.default_rng((_STREAM, seed, 2))
+    able = [(c, m) for c in members("pool") if c.set == "pool" for m in SOUND if m in c.mechanisms]
+    category, mechanism = able[int(rng.integers(len(able)))]
+    scene = render(category.name, _PRETRAINING + seed, anomalous=False, mechanism=mechanism,
+                   size=int(rng.choice([256, 320, 384])), view=int(rng.integers(VIEWS)))  # fmt: skip
+    image = scene.image.astype(np.float32)
+    marks = generic_marks(rng, image, np.ones(image.shape[:2], np.float32))
+    pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return BaseScene(pixels, marks, f"part {category.family}", category.name.replace("_", " "), scene.row, 0)
 
 
 def _expose(bench: Bench) -> None:

@@ -14,6 +14,9 @@ from .fast_vision import accelerate
 from .policies import Conversation, Reply
 from .processing import VISION_TOKENS, IndusProcessor, images_of, render
 from .protocol import BRANCH, MARGIN_PREFIX
+from .vision_memory import VisionMemory
+
+REMEMBERED = 2000  # pictures: a batch of inspections looks six times at each of its own
 
 
 class LocalPolicy:
@@ -35,6 +38,8 @@ class LocalPolicy:
         model, processor = tiny_model.load(path, **options)
         if model.device.type == "cpu":
             accelerate(model)
+            core = model.get_base_model() if options.get("adapter") else model
+            VisionMemory(REMEMBERED).attach(core.model.visual.requires_grad_(False))
         return cls(model, processor, name=name or Path(path).name, batch=batch)
 
     def encode(self, conversations: Sequence[Conversation], *, prompt: bool) -> dict[str, torch.Tensor]:

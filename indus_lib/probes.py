@@ -33,7 +33,7 @@ CALLS = {
     "crop": {"name": "crop", "arguments": {"region": [0, 0, 1000, 1000]}},
     "enhance": {"name": "enhance", "arguments": {"method": "texture"}},
 }
-PER_MECHANISM = 240  # images for fitting and for scoring each; a probe of 200 features needs no more
+PER_MECHANISM = (600, 240)  # images for fitting, for scoring
 Features = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
@@ -59,9 +59,9 @@ class Tower:
         return found
 
     def pooled(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """(N, 2D): mean and maximum over the patches."""
-        tokens = [t.reshape(-1, t.shape[-1]) for t, _ in self.patches(pictures)]
-        return np.stack([np.concatenate([t.mean(0), t.max(0)]) for t in tokens])
+        """(N, 2 * classes): mean and maximum over the patches of the tower's linear read-outs."""
+        logits = [z.reshape(-1, z.shape[-1]) for _, z in self.patches(pictures)]
+        return np.stack([np.concatenate([z.mean(0), z.max(0)]) for z in logits])
 
 
 def tool_features(tower: Tower, tool: str, samples: Sequence[Sample], photos: Sequence[np.ndarray]) -> np.ndarray:
@@ -72,19 +72,19 @@ def tool_features(tower: Tower, tool: str, samples: Sequence[Sample], photos: Se
     return tower.pooled([r.images[0] for r in results])
 
 
-def row_numbers(sample: Sample, photo: np.ndarray) -> tuple[float, float, float]:
-    """(deviation, offset, count) of the best row found in the image; zeros where there is none."""
+def row_numbers(sample: Sample, photo: np.ndarray) -> tuple[float, float]:
+    """(deviation, offset) of the best row found in the image, log(1 + percent); zeros where there is none."""
     guess = row_search.read_best(photo)
     if guess is None:
-        return 0.0, 0.0, 0.0
+        return 0.0, 0.0
     call = {"name": "measure", "arguments": {"kind": "row", "points": [list(p) for p in guess.points]}}
     d = loop.run_call(call, photo, sample).details
-    return float(d.get("deviation", 0)), float(d.get("offset", 0)), float(d.get("count", 0))
+    return float(np.log1p(d.get("deviation", 0))), float(np.log1p(d.get("offset", 0)))
 
 
 def auroc(fit: np.ndarray, fit_y: np.ndarray, test: np.ndarray, test_y: np.ndarray) -> tuple[float, np.ndarray]:
     """AUROC of a linear probe and its scores."""
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.02, max_iter=500))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
     scores = probe.fit(fit, fit_y).decision_function(test)
     return float(roc_auc_score(test_y, scores)), scores
 
@@ -116,10 +116,11 @@ def table(profile: Profile) -> Table:
     test_known = experiments.mechanisms(profile)
     fit_known = comparisons.read_mechanisms(root, {profile.data.pool: pool})
     fit_known = {f"{s.dataset}:{s.id}": fit_known.get(f"{profile.data.pool}:{s.id}", "") for s in pool}
-    limit, rows = min(PER_MECHANISM, 2 * (profile.data.ablation_limit or PER_MECHANISM)), []
+    fitted, scored = (min(n, 6 * (profile.data.ablation_limit or n)) for n in PER_MECHANISM)
+    rows = []
     for name in tqdm(RIGHT, desc="probes"):
-        train = by_mechanism(pool, fit_known, name, limit)
-        score = by_mechanism(test, test_known, name, limit)
+        train = by_mechanism(pool, fit_known, name, fitted)
+        score = by_mechanism(test, test_known, name, scored)
         rows += _mechanism_rows(tower, name, train, score)
     return Table("probes", "Do the tools carry information?", profile.name, profile.hash, tuple(rows), notes)
 

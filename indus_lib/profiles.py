@@ -68,8 +68,8 @@ class SFT:
     learning_rate: float = 1e-5  # not in paper
     warmup: float = 0.03  # not in paper
     max_length: int = 4608  # section 6: prompt 4096 + completion 512
-    freeze_vision: bool = True  # not in paper
-    silent_epochs: float = 0.0  # epochs before, with the thoughts left out: docs/log.md; not in paper
+    vision_rate: float = 0.0  # learning rate of the vision tower / of the rest, 0 = frozen; not in paper
+    decision_weight: float = 1.0  # of a token outside the thoughts against one inside; not in paper
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ TINY = Profile(
     inspection=Inspection(detail="short", name_category=False, max_new_tokens=96, batch=128, max_side=1024),
     corpus=Corpus(n=3200, teacher="offline"),
     sft=SFT(
-        epochs=2, batch=32, accumulation=1, learning_rate=1e-3, max_length=512, freeze_vision=True, silent_epochs=3
+        epochs=4, batch=32, accumulation=1, learning_rate=1e-3, max_length=512, vision_rate=0.3, decision_weight=4.0
     ),
     grpo=GRPO(prompts=16, accumulation=1, steps=20, max_completion=256, learning_rate=1e-4, freeze_vision=True),
 )
@@ -124,7 +124,7 @@ SMOKE = replace(
     data=replace(TINY.data, root="data/generated/smoke", scale=0.02, limit=4, ablation_limit=4),
     inspection=replace(TINY.inspection, max_new_tokens=32),
     corpus=replace(TINY.corpus, n=24),
-    sft=replace(TINY.sft, epochs=1, batch=8, silent_epochs=1),
+    sft=replace(TINY.sft, epochs=1, batch=8),
     grpo=replace(TINY.grpo, prompts=2, steps=2),
     runs=("base", "sft", "full", "no_tools", "weights_0_0_0", "no_crop_at_inference", "group_2"),
 )

@@ -4,8 +4,9 @@
 the collator (`train_data`), batches of similar length, and a result that any policy opens by its path: LoRA adapters
 are merged, full weights saved as they are. A killed run goes on from its last checkpoint when called again.
 
-Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given); batches are
-bucketed by length; on a CPU the vision tower runs its batched twin (`fast_vision`, same numbers).
+Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given); a token outside
+the thoughts may count more than one inside (`SFT.decision_weight`, 1 for the 8B); batches are bucketed by length; on a
+CPU the vision tower runs its batched twin (`fast_vision`, same numbers) and looks once at each picture.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from . import training_runs
 from .profiles import SFT
-from .train_data import Encoded, collate
+from .train_data import IGNORED, Encoded, collate
+from .vision_memory import VisionMemory
 
 WEIGHT_DECAY = 0.01  # not in paper
 LARGE = 1e9  # parameters; above, activations are recomputed in the backward pass (section 6)
@@ -43,7 +46,39 @@ class Buckets(LengthGroupedSampler):
 
 
 class BucketTrainer(Trainer):
-    """`Trainer` whose batches hold conversations of similar length (less padding, same epochs)."""
+    """`Trainer` whose batches hold conversations of similar length (less padding, same epochs), and whose loss counts
+    calls and verdicts by the `weights` of the batch.
+
+    Attributes:
+        vision_rate: Learning rate of the vision tower / of the rest.
+    """
+
+    vision_rate = 1.0
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The stock one, with the vision tower's parameters in groups of their own."""
+        if self.optimizer is not None:
+            return super().create_optimizer(model)
+        optimizer = super().create_optimizer(model)
+        own = {id(p) for name, p in self.model.named_parameters() if ".visual." in name}
+        for group in list(optimizer.param_groups):
+            tower = [p for p in group["params"] if id(p) in own]
+            if tower:
+                group["params"] = [p for p in group["params"] if id(p) not in own]
+                optimizer.add_param_group({**group, "params": tower, "lr": group["lr"] * self.vision_rate})
+        return optimizer
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Weighted negative log-likelihood of the learnt tokens, over all micro-batches of a step alike."""
+        inputs = dict(inputs)
+        labels, weights = inputs.pop("labels")[:, 1:], inputs.pop("weights")[:, 1:]
+        outputs = model(**inputs)
+        at = labels != IGNORED
+        each = cross_entropy(outputs.logits[:, :-1][at].float(), labels[at], reduction="none")
+        loss = (each * weights[at]).sum() / (at.sum() if num_items_in_batch is None else num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Buckets:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -96,7 +131,11 @@ def train(
         return out
     work, checkpoint = training_runs.open_work(out, run)
     set_seed(seed)
-    model, processor = training_runs.prepare(base, lora=lora, dtype=dtype, freeze_vision=config.freeze_vision)
+    model, processor = training_runs.prepare(base, lora=lora, dtype=dtype, freeze_vision=not config.vision_rate)
+    if not config.vision_rate and not torch.cuda.is_available():
+        memory = VisionMemory()
+        memory.attach(model.model.visual)
+        memory.fill(model.model.visual, [*corpus, *validation])
     if lora:
         from peft import get_peft_model
 
@@ -107,9 +146,10 @@ def train(
         args=_arguments(work, config, model, seed, save_steps, bool(validation)),
         train_dataset=list(corpus),
         eval_dataset=list(validation) or None,
-        data_collator=lambda rows: collate(rows, pad, image),
+        data_collator=lambda rows: collate(rows, pad, image, config.decision_weight),
         callbacks=[training_runs.KeepLog(work / "log.jsonl"), training_runs.Bar("SFT", ("loss",), progress)],
     )
+    trainer.vision_rate = config.vision_rate
     training_runs.quiet(trainer)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)

@@ -96,16 +96,7 @@ def part_box(view: np.ndarray) -> Box:
     x1, x2 = np.percentile(xs, [1, 99])
     y1, y2 = np.percentile(ys, [1, 99])
     box = boxes.to_relative((x1, y1, x2 + 1, y2 + 1), view.shape[1], view.shape[0])
-    return snap(box, 50)
-
-
-def snap(box: Sequence[float], step: int = 10, *, outward: bool = True) -> Box:
-    """Round a box to multiples of `step`: outward, or to the nearest but never empty."""
-    low = np.floor if outward else np.round
-    high = np.ceil if outward else np.round
-    x1, y1 = (int(min(max(low(v / step) * step, 0), 1000 - step)) for v in box[:2])
-    x2, y2 = (int(min(max(high(v / step) * step, 0), 1000)) for v in box[2:])
-    return x1, y1, max(x2, x1 + step), max(y2, y1 + step)
+    return boxes.snap(box, 50)
 
 
 def place(box: Sequence[float], within: Sequence[float] = WHOLE) -> str:
@@ -130,7 +121,7 @@ def around(box: Sequence[float], side: int = 500, step: int = 50) -> Box:
         size = min(max(side, high - low), 1000)
         start = min(max((low + high - size) / 2, 0), 1000 - size)
         spans.append((start, start + size))
-    return snap((spans[0][0], spans[1][0], spans[0][1], spans[1][1]), step)
+    return boxes.snap((spans[0][0], spans[1][0], spans[0][1], spans[1][1]), step)
 
 
 def size_word(box: Sequence[float]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from . import protocol, sight
+from . import boxes, protocol, sight
 from . import teacher_words as words
 from .episodes import ToolCall, Turn
 from .samples import Box, Sample
@@ -63,7 +63,7 @@ def _refuse(scene: Scene, found: list[Finding]) -> None:
 def _draft(scene: Scene, found: list[Finding], rng: np.random.Generator, detail: str) -> tuple[Turn, ...]:
     label = bool(scene.sample.label)
     kind = type_text(scene.sample.node)
-    box = sight.snap(scene.box, outward=False) if scene.box else None
+    box = boxes.snap(scene.box, outward=False) if scene.box else None
     hunch, sure = _hunch(scene, rng, certain=not found)
     fields = _fields(scene, found, hunch, sure, rng, detail)
     if not found:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from . import images, parsing, protocol, quality, sight, tools
+from . import boxes, images, parsing, protocol, quality, tools
 from .corpus_offline import Accepted
 from .episodes import ToolCall, Turn
 from .loop import shown
@@ -233,7 +233,7 @@ def _writing_talk(work: _Work) -> Conversation:
 def _constraint(sample: Sample) -> str:
     if not sample.label:
         return "No, the part is normal. Do not invent a defect."
-    box = sight.snap(target_box(sample.boxes), outward=False)
+    box = boxes.snap(target_box(sample.boxes), outward=False)
     return f"Yes; location {protocol.box_text(box)}; type {sample.node or sample.defect or 'anomaly'}."
 
 

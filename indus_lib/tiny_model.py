@@ -37,11 +37,11 @@ class TinyConfig:
     vision_mlp: int = 576
     deepstack: tuple[int, ...] = (2,)
     hidden: int = 192
-    depth: int = 4
+    depth: int = 3
     heads: int = 6
     kv_heads: int = 2
     head_dim: int = 32
-    mlp: int = 512
+    mlp: int = 384
     vocab: int = 2432
 
 

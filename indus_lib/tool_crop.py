@@ -17,7 +17,8 @@ from . import boxes
 from .samples import Box
 from .tool_result import ToolResult
 
-MIN_WINDOW = 96  # px; not in paper
+MIN_WINDOW = 48  # px, of the original; not in paper
+MIN_SIDE = 96  # px of what is returned: a smaller window is enlarged to it; not in paper
 MARGIN = 1.6  # window side / blob side; not in paper
 ANALYSIS_SIDE = 1280  # longer regions are searched at an integer reduction (speed); not in paper
 LEVELS = 5  # pyramid levels, blobs up to about 4 * 2**4 px; not in paper
@@ -57,7 +58,7 @@ def crop(image: np.ndarray, region: Box, refine: bool = True) -> ToolResult:
         refine: False returns the asked region itself.
 
     Returns:
-        One image (native pixels, enlarged by an integer factor only when its longer side is under `MIN_WINDOW`).
+        One image (native pixels, enlarged by an integer factor only when its longer side is under `MIN_SIDE`).
         `details`: method, score, blob (relative box or None), candidates [[box, score], ...].
     """
     height, width = image.shape[:2]
@@ -65,7 +66,7 @@ def crop(image: np.ndarray, region: Box, refine: bool = True) -> ToolResult:
     found: list[Candidate] = []
     if not refine:
         method, window = "asked region", asked
-    elif max(asked[2] - asked[0], asked[3] - asked[1]) < 1.5 * MIN_WINDOW:
+    elif max(asked[2] - asked[0], asked[3] - asked[1]) < 1.5 * MIN_SIDE:
         method, window = "asked region", _at_least(asked, MIN_WINDOW, width, height)
     else:
         found = candidates(image, asked)
@@ -83,14 +84,18 @@ def crop(image: np.ndarray, region: Box, refine: bool = True) -> ToolResult:
     }
     source = "around the asked region's centre" if method == "centre fallback" else f"from {method}"
     text = f"crop [{','.join(map(str, final))}] {source}"
+    if method == "foreground extraction":
+        text += f", it lies at {boxes.coarse_text(found[0].window, width, height)}"
     return ToolResult(True, text, [_cut(image, window)], (final,), details=details)
 
 
 def _cut(image: np.ndarray, window: Window) -> np.ndarray:
     left, top, right, bottom = window
     patch = image[top:bottom, left:right]
-    factor = -(-MIN_WINDOW // max(patch.shape[:2]))
-    return patch.repeat(factor, 0).repeat(factor, 1) if factor > 1 else patch.copy()
+    factor = -(-MIN_SIDE // max(patch.shape[:2]))
+    if factor == 1:
+        return patch.copy()
+    return cv2.resize(patch, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
 
 
 def _at_least(window: Window, side: int, width: int, height: int) -> Window:

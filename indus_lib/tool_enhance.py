@@ -46,6 +46,7 @@ def enhance(image: np.ndarray, method: str, region: Box | None = None) -> ToolRe
     patch = image[window[1] : window[3], window[0] : window[2]]
     patch = _reduced(patch)
     details: dict[str, object] = {"method": method}
+    strongest = None
     if method == "clahe":
         out = clahe(patch)
     elif method == "edges":
@@ -54,8 +55,11 @@ def enhance(image: np.ndarray, method: str, region: Box | None = None) -> ToolRe
         z = departure(patch)
         out = render(z, patch.shape[:2])
         details["peak"] = round(float(np.abs(z).max()), 2)
+        strongest = _strongest(z, window)
     final = boxes.to_relative(window, width, height)
     text = f"enhance {method} of [{','.join(map(str, final))}]: {_TEXTS[method]}"
+    if strongest is not None:
+        text += f", strongest at {boxes.coarse_text(strongest, width, height)}"
     return ToolResult(True, text, [out], (final,), details=details)
 
 
@@ -162,6 +166,23 @@ def _coherent(z: np.ndarray, threshold: float = 1.2) -> np.ndarray:
     every = np.concatenate(masses)
     usual = max(6.0, 2 * float(np.percentile(every, 90))) if len(every) else 6.0
     return sum(above * (mass / (mass + usual)).astype(np.float32)[labels] for above, labels, mass in parts)
+
+
+def _strongest(z: np.ndarray, window: tuple[int, int, int, int]) -> tuple[float, ...] | None:
+    """Pixel window of the component of the map with the largest mass; None where the map is flat."""
+    parts = [cv2.connectedComponentsWithStats((sign * z > 0.3).astype(np.uint8)) for sign in (1, -1)]
+    best, mass = None, 0.0
+    for _, labels, stats, _ in parts:
+        masses = np.bincount(labels.ravel(), np.abs(z).ravel(), len(stats))
+        masses[0] = 0
+        if masses.max() > mass:
+            best, mass = stats[int(masses.argmax())][:4], float(masses.max())
+    if best is None:
+        return None
+    x, y, w, h = best
+    scale_x, scale_y = (window[2] - window[0]) / z.shape[1], (window[3] - window[1]) / z.shape[0]
+    left, top = window[0] + x * scale_x, window[1] + y * scale_y
+    return left, top, left + w * scale_x, top + h * scale_y
 
 
 def render(z: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

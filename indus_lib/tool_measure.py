@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from . import boxes
 from .boxes import SCALE
 from .samples import Box
 from .tool_result import ToolError, ToolResult
@@ -119,8 +120,11 @@ def _row(image: np.ndarray, p: np.ndarray, mm: float | None) -> ToolResult:
     if len(row.centres) < 3:
         text = "row: no row of repeated features found there"
         return ToolResult(True, text, regions=(region,), details=details)
+    assert row.odd is not None
+    details["odd"] = list(row.odd)
     text = (
         f"row: {len(row.centres)} features, median spacing {length(row.median, mm)}, largest gap deviation "
-        f"{round(row.deviation)} %, largest sideways offset {round(row.offset)} %"
+        f"{round(row.deviation)} %, largest sideways offset {round(row.offset)} %, "
+        f"worst at {boxes.coarse_text(row.odd, width, height)}"
     )
     return ToolResult(True, text, regions=(region,), details=details)

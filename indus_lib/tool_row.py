@@ -18,18 +18,21 @@ BEYOND = 0.06  # how far the band goes beyond the end points / shorter image sid
 MIN_LENGTH = 24  # samples; shorter bands hold no row
 MIN_SEPARATION = 1.2  # bright against dark stretches, in deviations; noise gives about 0.6; not in paper
 TILTS = np.tan(np.radians(np.arange(-6, 6.1, 1.0)))  # not in paper
+FEATURE = 0.6  # width of a feature / spacing, for the window around the odd one; not in paper
 MAX_LENGTH = 768  # samples along the band (speed); not in paper
 
 
 @dataclass(frozen=True)
 class Row:
-    """Measured row. Lengths in pixels of the original, deviations in percent of the median spacing."""
+    """Measured row. Lengths in pixels of the original, deviations in percent of the median spacing. `odd`: window
+    (x1, y1, x2, y2) of the feature (or of its empty place) that deviates most, None with fewer than 3 features."""
 
     centres: np.ndarray  # (n, 2)
     median: float
     deviation: float
     offset: float
     polarity: str  # "bright" or "dark"
+    odd: tuple[float, float, float, float] | None = None
 
 
 NO_ROW = Row(np.zeros((0, 2)), 0.0, 0.0, 0.0, "bright")
@@ -70,13 +73,32 @@ def find_row(image: np.ndarray, start: np.ndarray, end: np.ndarray) -> Row:
         return Row(_to_image(band, 0.0, columns, across), 0.0, 0.0, 0.0, polarity)
     gaps = np.diff(columns)
     median = float(np.median(gaps))
+    excess, sideways = gaps / median - 1, _off_line(columns, across) / median
+    at, aside = _odd(columns, across, excess, sideways)
+    half = np.abs(band.along) * FEATURE / 2 * median + np.abs(band.across) * (extent.stop - extent.start) / 2
+    odd = _to_image(band, 0.0, np.array([at]), np.array([aside]))[0]
     return Row(
         _to_image(band, 0.0, columns, across),
         median * float(np.hypot(*band.along)),
-        float(np.abs(gaps - median).max() / median * 100),
-        float(np.abs(_off_line(columns, across)).max() / median * 100),
+        float(np.abs(excess).max() * 100),
+        float(np.abs(sideways).max() * 100),
         polarity,
+        (*(odd - half).tolist(), *(odd + half).tolist()),
     )
+
+
+def _odd(columns: np.ndarray, across: np.ndarray, excess: np.ndarray, sideways: np.ndarray) -> tuple[float, float]:
+    """(column, row) of what deviates most: a feature out of line, a feature between a wide and a narrow gap, or the
+    middle of a gap. excess (n - 1,), sideways (n,): in spacings."""
+    if np.abs(sideways).max() >= np.abs(excess).max():
+        k = int(np.abs(sideways).argmax())
+        return float(columns[k]), float(across[k])
+    pull = np.abs(np.diff(excess)) * (np.sign(excess[1:]) != np.sign(excess[:-1]))
+    if len(pull) and pull.max() > 1.5 * np.abs(excess).max():
+        k = int(pull.argmax()) + 1
+        return float(columns[k]), float(across[k])
+    k = int(np.abs(excess).argmax())
+    return float(columns[k : k + 2].mean()), float(across[k : k + 2].mean())
 
 
 def _off_line(x: np.ndarray, y: np.ndarray) -> np.ndarray:

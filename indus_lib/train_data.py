@@ -22,8 +22,10 @@ from tqdm.auto import tqdm
 
 from .policies import Conversation
 from .processing import END_OF_TURN, IndusProcessor, images_of, render
+from .protocol import THINK_CLOSE
 
 IGNORED = -100  # label of a token that is not learnt
+GIVEN, THOUGHT, DECISION = range(3)  # what a token is
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Encoded:
     Attributes:
         input_ids: (T,) int64, image placeholders expanded.
         mask: (T,) bool, True on what the agent generated.
+        decision: (T,) bool, True on what it generated outside its thoughts: calls, location, type, answer.
         pixel_values: (patches, C * temporal * patch * patch), float16 to hold a corpus in memory, or float32.
         image_grid_thw: (images, 3) int64.
     """
 
     input_ids: np.ndarray
     mask: np.ndarray
+    decision: np.ndarray
     pixel_values: torch.Tensor
     image_grid_thw: torch.Tensor
 
@@ -63,25 +67,28 @@ def encode(conversation: Conversation, processor: IndusProcessor, *, dtype: torc
     pixels = processor.image_processor(images=images, return_tensors="pt")
     pieces = [piece for k in range(len(conversation)) for piece in _pieces(conversation, k, processor)]
     ids = np.concatenate([np.asarray(ids, dtype=np.int64) for ids, _ in pieces])
-    mask = np.concatenate([np.full(len(ids), learnt) for ids, learnt in pieces])
-    ids, mask = _expand(ids, mask, pixels["image_grid_thw"], processor)
-    return Encoded(ids, mask, pixels["pixel_values"].to(dtype), pixels["image_grid_thw"])
+    kind = np.concatenate([np.full(len(ids), kind) for ids, kind in pieces])
+    ids, kind = _expand(ids, kind, pixels["image_grid_thw"], processor)
+    return Encoded(ids, kind != GIVEN, kind == DECISION, pixels["pixel_values"].to(dtype), pixels["image_grid_thw"])
 
 
-def _pieces(conversation: Conversation, k: int, processor: IndusProcessor) -> list[tuple[list[int], bool]]:
-    """(ids, learnt?) of message k, in order."""
+def _pieces(conversation: Conversation, k: int, processor: IndusProcessor) -> list[tuple[list[int], int]]:
+    """(ids, GIVEN, THOUGHT or DECISION) of the parts of message k, in order."""
     before = _text(conversation[:k], processor)
     if conversation[k]["role"] != "assistant":
-        return [(_ids(_text(conversation[: k + 1], processor)[len(before) :], processor), False)]
+        return [(_ids(_text(conversation[: k + 1], processor)[len(before) :], processor), GIVEN)]
     header = render(processor, conversation[:k], prompt=True)[len(before) :]
+    text = "".join(p["text"] for p in conversation[k]["content"])
     spoken = conversation[k].get("token_ids")
     if spoken is None:
-        spoken = _ids("".join(p["text"] for p in conversation[k]["content"]) + END_OF_TURN, processor)
+        spoken = _ids(text + END_OF_TURN, processor)
+    thought = len(_ids(text[: text.find(THINK_CLOSE) + len(THINK_CLOSE)], processor)) if THINK_CLOSE in text else 0
     tail = _ids(END_OF_TURN + "\n", processor)
     if spoken and spoken[-1] == tail[0]:
         tail = tail[1:]  # the agent closed its turn itself
     last = k == len(conversation) - 1
-    return [(_ids(header, processor), False), (list(spoken), True), ([] if last else tail, False)]
+    return [(_ids(header, processor), GIVEN), (list(spoken[:thought]), THOUGHT), (list(spoken[thought:]), DECISION),
+            ([] if last else tail, GIVEN)]  # fmt: skip
 
 
 def _text(conversation: Conversation, processor: IndusProcessor) -> str:
@@ -93,16 +100,16 @@ def _ids(text: str, processor: IndusProcessor) -> list[int]:
 
 
 def _expand(
-    ids: np.ndarray, mask: np.ndarray, grid: torch.Tensor, processor: IndusProcessor
+    ids: np.ndarray, kind: np.ndarray, grid: torch.Tensor, processor: IndusProcessor
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One placeholder per image -> one per merged patch. ids, mask: (t,) -> (T,)."""
+    """One placeholder per image -> one per merged patch. ids, kind: (t,) -> (T,)."""
     counts = (grid.prod(-1) // processor.image_processor.merge_size**2).tolist()
     places = np.flatnonzero(ids == processor.image_token_id)
-    if len(places) != len(counts) or mask[places].any():
+    if len(places) != len(counts) or kind[places].any():
         raise ValueError(f"{len(counts)} images but {len(places)} image placeholders, or one was generated as text")
     repeats = np.ones(len(ids), dtype=np.int64)
     repeats[places] = counts
-    return ids.repeat(repeats), mask.repeat(repeats)
+    return ids.repeat(repeats), kind.repeat(repeats)
 
 
 def encode_all(
@@ -132,22 +139,27 @@ def encode_all(
     return encoded
 
 
-def collate(batch: Sequence[Encoded], pad_id: int, image_id: int) -> dict[str, torch.Tensor]:
+def collate(
+    batch: Sequence[Encoded], pad_id: int, image_id: int, decision_weight: float = 1.0
+) -> dict[str, torch.Tensor]:
     """Right-padded training batch.
 
     Returns:
-        input_ids, attention_mask, labels, mm_token_type_ids of shape (B, T); pixel_values (patches of all images, D);
-        image_grid_thw (images, 3).
+        input_ids, attention_mask, labels, mm_token_type_ids, weights of shape (B, T); pixel_values (patches of all
+        images, D); image_grid_thw (images, 3). Weights have mean 1 over the learnt tokens of a conversation.
     """
     width = max(map(len, batch))
     ids = np.full((len(batch), width), pad_id, dtype=np.int64)
     attention = np.zeros_like(ids)
     labels = np.full_like(ids, IGNORED)
+    weights = np.zeros(ids.shape, dtype=np.float32)
     for row, one in enumerate(batch):
         ids[row, : len(one)] = one.input_ids
         attention[row, : len(one)] = 1
         labels[row, : len(one)] = np.where(one.mask, one.input_ids, IGNORED)
-    tensors = {"input_ids": ids, "attention_mask": attention, "labels": labels}
+        own = one.mask + (decision_weight - 1) * one.decision
+        weights[row, : len(one)] = own * (one.mask.sum() / max(own.sum(), 1e-6))
+    tensors = {"input_ids": ids, "attention_mask": attention, "labels": labels, "weights": weights}
     tensors["mm_token_type_ids"] = (ids == image_id).astype(np.int64)
     return {
         **{name: torch.from_numpy(value) for name, value in tensors.items()},

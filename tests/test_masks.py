@@ -7,7 +7,7 @@ import training_world as world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indus_lib import loop, protocol, tiny_model, train_data
+from indus_lib import loop, protocol, sft, tiny_model, train_data
 from indus_lib.local_policy import LocalPolicy
 from indus_lib.policies import ScriptedPolicy
 
@@ -121,18 +121,31 @@ def test_sampled_rollout_is_what_training_encodes(samples, mini):
 
 
 def test_loss_counts_generated_tokens_only(samples, mini):
-    """The model's loss on a padded batch equals the mean over learnt tokens of -log p, computed by hand."""
+    """The trainer's loss on a padded batch equals the mean over learnt tokens of -log p, computed by hand."""
     model, processor = mini
     rows = [train_data.encode(t, processor) for t in world.conversations(samples[:6])]
     batch = train_data.collate(rows, processor.tokenizer.pad_token_id, processor.image_token_id)
     with torch.no_grad():
-        output = model(**batch)
+        loss, output = sft.BucketTrainer.compute_loss(None, model, batch, return_outputs=True)
     log_p = output.logits[:, :-1].log_softmax(-1).gather(-1, batch["input_ids"][:, 1:, None]).squeeze(-1)
     learnt = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
     for i, row in enumerate(rows):
         learnt[i, : len(row)] = torch.from_numpy(row.mask)
-    assert output.loss.item() == pytest.approx(-log_p[learnt[:, 1:]].mean().item(), rel=1e-5)
+    assert loss.item() == pytest.approx(-log_p[learnt[:, 1:]].mean().item(), rel=1e-5)
     assert (batch["labels"] != train_data.IGNORED).equal(learnt)
+
+
+def test_decisions_count_more_by_the_weight_given(samples, mini):
+    """Calls, location, type and answer against thoughts; on average a learnt token counts 1, the others nothing."""
+    rows = [train_data.encode(t, mini[1]) for t in world.conversations(samples[:6])]
+    batch = train_data.collate(rows, mini[1].tokenizer.pad_token_id, mini[1].image_token_id, decision_weight=4.0)
+    for row, weights in zip(rows, batch["weights"].numpy(), strict=True):
+        own = weights[: len(row)]
+        assert own[row.mask].mean() == pytest.approx(1) and not own[~row.mask].any() and not weights[len(row) :].any()
+        assert own[row.decision].min() == pytest.approx(4 * own[row.mask & ~row.decision].max())
+        assert not (row.decision & ~row.mask).any()
+        text = mini[1].tokenizer.decode(row.input_ids[row.decision].tolist())
+        assert "<answer>" in text and "evidence" not in text and "</think>" not in text
 
 
 def test_bad_conversations_are_named(samples, mini):

@@ -89,8 +89,8 @@ def test_finished_run_is_not_repeated_and_a_changed_one_is(base, tmp_path):
 
 
 def test_frozen_vision_stays(base, tmp_path):
-    """`freeze_vision` leaves the tower as it was and trains the rest."""
-    config = replace(world.PROFILE.sft, epochs=1, freeze_vision=True)
+    """`vision_rate` 0 leaves the tower as it was and trains the rest."""
+    config = replace(world.PROFILE.sft, epochs=1, vision_rate=0.0)
     before, after = weights(base[0]), weights(sft.train(*base, tmp_path / "model", config, progress=False))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and not any("visual" in name for name in changed)

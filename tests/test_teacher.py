@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from corpus_pool import make_pool, picture
 
-from indus_lib import parsing, protocol, quality, sight, teacher, teacher_plan, teacher_tools, tools
+from indus_lib import boxes, parsing, protocol, quality, sight, teacher, teacher_plan, teacher_tools, tools
 from indus_lib.row_search import find_rows
 from indus_lib.teacher_tools import NONE, PAIRS, SINGLE
 
@@ -96,9 +96,9 @@ def test_place_words(box, word) -> None:
 
 
 def test_snap_and_around_stay_inside_and_keep_what_they_hold() -> None:
-    assert sight.snap((13, 27, 94, 1000)) == (10, 20, 100, 1000)
-    assert sight.snap((13, 27, 94, 1000), outward=False) == (10, 30, 90, 1000)
-    assert sight.snap((998, 998, 1000, 1000)) == (990, 990, 1000, 1000)
+    assert boxes.snap((13, 27, 94, 1000)) == (10, 20, 100, 1000)
+    assert boxes.snap((13, 27, 94, 1000), outward=False) == (10, 30, 90, 1000)
+    assert boxes.snap((998, 998, 1000, 1000)) == (990, 990, 1000, 1000)
     x1, y1, x2, y2 = sight.around((900, 10, 950, 40))
     assert x1 >= 0 and y1 == 0 and x2 == 1000 and x1 <= 900 and y2 >= 40
 

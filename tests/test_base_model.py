@@ -1,0 +1,130 @@
+"""Pre-training data and trainer of the miniature: targets where the marks are, true answers, exact resume."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import astuple, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indus_lib import base_data, base_training
+from indus_lib.base_data import CLASSES, GRIDS, IGNORED, free_points, scene_views
+from indus_lib.base_talk import NAMES, Facts, Seen, talk
+
+FEW = base_training.BaseConfig(
+    scenes=6, held_out=2, dense_steps=2, talk_steps=2, batch=4, questions=4, save_every=99
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Views of six scenes."""
+    return base_data.generate(tmp_path_factory.mktemp("base"), FEW.scenes, workers=1)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_views_are_whole_and_their_facts_survive_json(seed: int) -> None:
+    views = list(scene_views(seed))
+    assert len(views) == base_data.VIEWS
+    for view in views:
+        rows, columns = GRIDS[view.grid]
+        assert view.image.shape == (rows * 16, columns * 16, 3) and view.image.dtype == np.uint8
+        assert view.targets.shape == (36, len(CLASSES)) and set(np.unique(view.targets)) <= {IGNORED, 0, 1}
+        kinds = {CLASSES[k] for k in np.flatnonzero((view.targets == 1).any(0))}
+        assert {m.kind for m in view.facts.seen} <= kinds  # whatever is spoken of is also a target
+        assert Facts.of_json(json.loads(json.dumps(astuple(view.facts)))) == view.facts
+
+
+def test_a_mark_is_a_target_in_its_patch_only() -> None:
+    view = next(v for s in range(40) for v in [next(scene_views(s))] if len(v.facts.seen) == 1)
+    (mark,) = view.facts.seen
+    rows, columns = GRIDS[view.grid]
+    hit = np.flatnonzero(view.targets[:, CLASSES.index(mark.kind)] == 1)
+    xs, ys = (hit % columns + 0.5) * 1000 / columns, (hit // columns + 0.5) * 1000 / rows
+    reach = 1000 / min(rows, columns)
+    assert len(hit) and (xs > mark.box[0] - reach).all() and (xs < mark.box[2] + reach).all()
+    assert (ys > mark.box[1] - reach).all() and (ys < mark.box[3] + reach).all()
+
+
+MARKS = st.builds(
+    Seen, st.sampled_from(NAMES), st.just((100, 200, 300, 400)), st.booleans()
+)  # one place: what matters here is the name
+
+
+@given(seen=st.lists(MARKS, max_size=4), row=st.sampled_from([(), (100, 500, 900, 520)]), seed=st.integers(0, 999))
+def test_answers_are_true(seen: list[Seen], row: tuple[int, ...], seed: int) -> None:
+    facts = Facts(tuple(seen), row, "", "flat steel, steel")
+    names, kinds = {m.name for m in seen}, {m.kind for m in seen}
+    for question, answer in talk(np.random.default_rng(seed), facts, [(50.0, 50.0)], 8):
+        if question.startswith("Is there a "):
+            asked = question.removeprefix("Is there a ").removesuffix("?")
+            assert answer == ("Yes" if asked in names | kinds else "No")
+        elif question == "How many marks?":
+            assert answer == f"{len(seen)}."
+        elif question.startswith("What is at [50,50]"):
+            assert answer == "nothing."
+        elif question == "Where is the row?":
+            assert answer == ("[100,500] to [900,520]." if row else "no row.")
+        elif question == "Strongest mark?":
+            assert answer.startswith(seen[0].name if seen else "no mark.")
+
+
+def test_free_points_lie_outside_the_marks() -> None:
+    view = next(v for s in range(40) for v in [next(scene_views(s))] if v.facts.seen)
+    rows, columns = GRIDS[view.grid]
+    for x, y in free_points(view.targets, view.grid):
+        assert view.targets[int(y * rows / 1000) * columns + int(x * columns / 1000), -1] == 0
+
+
+def test_the_tower_is_frozen_while_the_language_model_learns(data: Path, tmp_path: Path) -> None:
+    trainer = base_training.BaseTrainer(FEW, data, tmp_path / "m", ["a text"])
+    before = [p.detach().clone() for p in trainer.model.model.visual.parameters()]
+    words = trainer.model.lm_head.weight.detach().clone()
+    for step in range(FEW.dense_steps):
+        assert "dense" in trainer.train_step(np.random.default_rng(step))
+        trainer.step += 1
+    middle = [p.detach().clone() for p in trainer.model.model.visual.parameters()]
+    assert any(not torch.equal(a, b) for a, b in zip(before, middle, strict=True))
+    assert torch.equal(words, trainer.model.lm_head.weight)
+    trainer._enter_part()  # settles the tower's output, then freezes it
+    middle = [p.detach().clone() for p in trainer.model.model.visual.parameters()]
+    assert "language" in trainer.train_step(np.random.default_rng(9))
+    after = list(trainer.model.model.visual.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(middle, after, strict=True))
+    assert not torch.equal(words, trainer.model.lm_head.weight)
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_killed_run_goes_on_to_the_same_weights(data: Path, tmp_path: Path, stop: int) -> None:
+    whole = base_training.BaseTrainer(FEW, data, tmp_path / "whole", ["a text"])
+    whole.run()
+    config = replace(FEW, save_every=stop)
+    killed = base_training.BaseTrainer(config, data, tmp_path / "killed", ["a text"])
+    killed.scores = lambda *_: {}  # type: ignore[method-assign]
+    killed.checkpoint = lambda save=killed.checkpoint: (save(), (_ for _ in ()).throw(KeyboardInterrupt))  # type: ignore
+    with pytest.raises(KeyboardInterrupt):
+        killed.run()
+    again = base_training.BaseTrainer(FEW, data, tmp_path / "killed", ["a text"])
+    again.run()
+    assert len(again.log) == FEW.steps
+    for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+def test_settling_changes_no_patch_label(data: Path, tmp_path: Path) -> None:
+    """The tower's output gets another size and mean, the grounding head's answers stay what they were."""
+    trainer = base_training.BaseTrainer(FEW, data, tmp_path / "m", ["a text"])
+    trainer.model.eval()
+    pixels, _, grid = trainer._views(np.arange(4), np.zeros((4, 2), bool))
+    before = trainer.head(trainer._look(pixels, grid))
+    trainer._settle()
+    merged = trainer._look(pixels, grid)
+    torch.testing.assert_close(trainer.head(merged), before, rtol=1e-4, atol=1e-4)
+    assert float(merged.std()) == pytest.approx(base_training.FEATURE_SIZE, rel=0.5)
+    assert not trainer.model.model.visual(pixels, grid_thw=grid).deepstack_features[0].any()
