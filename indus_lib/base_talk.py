@@ -16,6 +16,8 @@ from .factory_patterns import GLYPHS
 from .samples import Box
 
 NAMES = (*BASE_KINDS, *GLYPHS)
+Empty = Sequence[tuple[float, float]]
+Pair = tuple[str, str]
 LISTED = 4  # marks named in a list, the strongest first
 
 
@@ -61,22 +63,22 @@ def tens(values: Sequence[float]) -> str:
     return "[" + ",".join(str(int(min(max(round(v / 10) * 10, 0), 1000))) for v in values) + "]"
 
 
-def talk(
-    rng: np.random.Generator, facts: Facts, empty: Sequence[tuple[float, float]], count: int
-) -> list[tuple[str, str]]:
-    """`count` questions with answers on one view; `empty`: relative points where nothing lies."""
+def talk(rng: np.random.Generator, facts: Facts, empty: Sequence[tuple[float, float]], short: bool = False) -> Pair:
+    """A question with its answer on one view.
+
+    Args:
+        rng: Source of every choice.
+        facts: What can be said of the view.
+        empty: Relative points where nothing lies.
+        short: Only questions with an answer of a word or two: a language model learns to look from these first.
+    """
     some, signs = bool(facts.seen), any(m.kind in GLYPHS for m in facts.seen)
-    tasks = {
-        _at: 4, _strongest: 3, _is: 3, _is_sign: 4 if signs else 1, _sign: 2 if signs else 0.5, _list: 0.6, _count: 0.6,
-        _where: 3 if some else 0, _tone: 1.5 if some else 0, _row: 3 if facts.row else 0.8, _surface: 0.5,
-    }  # fmt: skip
+    tasks = {_at: 3, _strongest: 4, _is: 2, _is_sign: 2 if signs else 0.5, _sign: 2, _tone: 1 if some else 0, _count: 1}
+    if not short:
+        tasks |= {_where: 4 if some else 0, _row: 3 if facts.row else 0.8, _list: 0.6, _surface: 0.5}
     share = np.array(list(tasks.values()))
-    chosen = rng.choice(len(tasks), count, p=share / share.sum())
-    return [list(tasks)[k](rng, facts, empty) for k in chosen]
-
-
-Empty = Sequence[tuple[float, float]]
-Pair = tuple[str, str]
+    task = list(tasks)[int(rng.choice(len(tasks), p=share / share.sum()))]
+    return task(rng, facts, empty)
 
 
 def _one(rng: np.random.Generator, options: Sequence) -> object:
@@ -119,8 +121,7 @@ def _sign(rng: np.random.Generator, facts: Facts, empty: Empty) -> Pair:
 
 
 def _strongest(rng: np.random.Generator, facts: Facts, empty: Empty) -> Pair:
-    first = facts.seen[0] if facts.seen else None
-    return "Strongest mark?", f"{first.name} at {tens(first.box)}." if first else "no mark."
+    return "Strongest mark?", f"{facts.seen[0].name if facts.seen else 'no mark'}."
 
 
 def _where(rng: np.random.Generator, facts: Facts, empty: Empty) -> Pair:

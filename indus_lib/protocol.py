@@ -11,6 +11,7 @@ tool (one observation).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ SUSPICIONS = ("low", "medium", "high")
 CHOICES = {"scale": SCALES, "cue": CUES, "suspicion": SUSPICIONS, "preliminary": ("Yes", "No")}
 
 THINK_CLOSE = "</think>"
+FINDING = re.compile(r"(?:<think>|evidence: )(see [^,;:<]*)")
+"""Where a turn says what it sees, if it does: see `finding`."""
 MARGIN_PREFIX = "<answer>"
 """The text right before the answer token."""
 BRANCH = ("<location>", "<answer>")
@@ -161,6 +164,12 @@ def final_text(anomalous: bool, box: Sequence[float] | None = None, type: str = 
     location = f"<location>{box_text(box)}</location>" if box is not None else ""
     kind = f"<type>{clean(type)}</type>" if clean(type) else ""
     return f"{location}{kind}<answer>Yes</answer>"
+
+
+def finding(name: str) -> str:
+    """`see crack`, or `see nothing`: how a thought of the offline teacher begins. The verdict is really taken here,
+    in one or two tokens; the sentence behind only explains it."""
+    return f"see {clean(name) or 'nothing'}"
 
 
 def turn_text(think: str, tail: str) -> str:

@@ -71,10 +71,13 @@ def _draft(scene: Scene, found: list[Finding], rng: np.random.Generator, detail:
             slots = {"tone": hunch.tone, "place": hunch.place, "kind": kind}
             fields["evidence"] = words.plain_evidence(rng, scene.look, slots)
         fields["preliminary"] = "Yes" if label else "No"
+        fields["evidence"] = protocol.finding(kind if label else "") + ", " + fields["evidence"]
         return (Turn(protocol.format_turn1(fields, anomalous=label, box=box, type=kind)),)
+    fields["evidence"] = protocol.finding(hunch.noun if hunch else "") + ", " + fields["evidence"]
     text = protocol.format_turn1(fields, [f.call for f in found])
     calls = tuple(_recorded(f) for f in found)
     think = _conclusion(scene, found, hunch if fields["preliminary"] == "Yes" else None, kind, rng)
+    think = protocol.finding(kind if label else "") + ", " + think
     return Turn(text, calls), Turn(protocol.format_final(think, label, box, kind))
 
 

@@ -1,7 +1,8 @@
 """`indus-tiny`: the Qwen3-VL architecture (the transformers class, unmodified) in 3-8 M parameters, our own weights.
 
-`build` makes it with random weights (Xavier: with the stock 0.02 deviation a model this small learnt nothing in 900
-steps); `load` opens any Qwen3-VL, this one or the 8B, local folder or hub name, with or without a LoRA adapter.
+`build` makes it with random weights (Xavier: with the stock 0.02 deviation a tower this small learnt nothing in 900
+steps; the language model starts quiet, see `_quiet_start`); `load` opens any Qwen3-VL, this one or the 8B, local folder
+or hub name, with or without a LoRA adapter.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForCondi
 from .processing import END_OF_TURN, VISION_TOKENS, IndusProcessor, StandardisedImageProcessor, load_processor
 
 PAD, START = "<|endoftext|>", "<|im_start|>"
+RESIDUAL = 0.15  # size of what a layer of the language model adds at first, against Xavier's
 PHRASES = ('{"name":"', '","arguments":{"', '","points":[[', '],[', "evidence:", "; target:", "; region: [", "; scale:",
            "; cue:", "; suspicion:", "; preliminary:")  # fmt: skip
 """Fixed strings of the trajectory format, one token each: a third fewer steps to generate."""
@@ -105,9 +107,21 @@ def build(config: TinyConfig, texts: Iterable[str], seed: int = 0) -> tuple[Any,
     for name, weight in model.named_parameters():
         if weight.dim() >= 2 and "embed" not in name:
             nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
+    _quiet_start(model.model.language_model)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model.eval(), make_processor(tokenizer, config)
+
+
+@torch.no_grad()
+def _quiet_start(language: nn.Module) -> None:
+    """Embeddings of norm 1 and small writes to the residual stream: a token is at first itself, not the noise of random
+    layers. Loss after 22 steps of short answers 1.0 against 2.2 with plain Xavier (docs/log.md)."""
+    width = language.embed_tokens.weight.shape[1]
+    language.embed_tokens.weight.normal_(0, width**-0.5)
+    for layer in language.layers:
+        layer.self_attn.o_proj.weight *= RESIDUAL
+        layer.mlp.down_proj.weight *= RESIDUAL
 
 
 def load(

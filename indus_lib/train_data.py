@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from tqdm.auto import tqdm
 
 from .policies import Conversation
 from .processing import END_OF_TURN, IndusProcessor, images_of, render
-from .protocol import THINK_CLOSE
+from .protocol import FINDING, THINK_CLOSE
 
 IGNORED = -100  # label of a token that is not learnt
 GIVEN, THOUGHT, DECISION = range(3)  # what a token is
@@ -35,7 +36,8 @@ class Encoded:
     Attributes:
         input_ids: (T,) int64, image placeholders expanded.
         mask: (T,) bool, True on what the agent generated.
-        decision: (T,) bool, True on what it generated outside its thoughts: calls, location, type, answer.
+        decision: (T,) bool, True on what it generated outside its thoughts (calls, location, type, answer), and on the
+            finding that a thought begins with.
         pixel_values: (patches, C * temporal * patch * patch), float16 to hold a corpus in memory, or float32.
         image_grid_thw: (images, 3) int64.
     """
@@ -82,13 +84,28 @@ def _pieces(conversation: Conversation, k: int, processor: IndusProcessor) -> li
     spoken = conversation[k].get("token_ids")
     if spoken is None:
         spoken = _ids(text + END_OF_TURN, processor)
-    thought = len(_ids(text[: text.find(THINK_CLOSE) + len(THINK_CLOSE)], processor)) if THINK_CLOSE in text else 0
     tail = _ids(END_OF_TURN + "\n", processor)
     if spoken and spoken[-1] == tail[0]:
         tail = tail[1:]  # the agent closed its turn itself
     last = k == len(conversation) - 1
-    return [(_ids(header, processor), GIVEN), (list(spoken[:thought]), THOUGHT), (list(spoken[thought:]), DECISION),
-            ([] if last else tail, GIVEN)]  # fmt: skip
+    kinds = _kinds(text, len(spoken), processor)
+    cuts = [0, *(np.flatnonzero(np.diff(kinds)) + 1).tolist(), len(spoken)]
+    own = [(list(spoken[a:b]), int(kinds[a])) for a, b in pairwise(cuts) if b > a]
+    return [(_ids(header, processor), GIVEN), *own, ([] if last else tail, GIVEN)]
+
+
+def _kinds(text: str, count: int, processor: IndusProcessor) -> np.ndarray:
+    """(count,) THOUGHT or DECISION of a turn's tokens; places are counted by tokenising what stands before them."""
+    kinds = np.full(count, DECISION)
+    kinds[: _tokens_before(text, text.find(THINK_CLOSE) + len(THINK_CLOSE), processor)] = THOUGHT
+    if found := FINDING.search(text):
+        first, end = (_tokens_before(text, at, processor) for at in found.span(1))
+        kinds[first:end] = DECISION
+    return kinds
+
+
+def _tokens_before(text: str, end: int, processor: IndusProcessor) -> int:
+    return len(_ids(text[:end], processor)) if THINK_CLOSE in text else 0
 
 
 def _text(conversation: Conversation, processor: IndusProcessor) -> str:

@@ -61,7 +61,8 @@ MARKS = st.builds(
 def test_answers_are_true(seen: list[Seen], row: tuple[int, ...], seed: int) -> None:
     facts = Facts(tuple(seen), row, "", "flat steel, steel")
     names, kinds = {m.name for m in seen}, {m.kind for m in seen}
-    for question, answer in talk(np.random.default_rng(seed), facts, [(50.0, 50.0)], 8):
+    rng = np.random.default_rng(seed)
+    for question, answer in [talk(rng, facts, [(50.0, 50.0)], bool(k % 2)) for k in range(8)]:
         if question.startswith("Is there a "):
             asked = question.removeprefix("Is there a ").removesuffix("?")
             assert answer == ("Yes" if asked in names | kinds else "No")
@@ -72,7 +73,7 @@ def test_answers_are_true(seen: list[Seen], row: tuple[int, ...], seed: int) -> 
         elif question == "Where is the row?":
             assert answer == ("[100,500] to [900,520]." if row else "no row.")
         elif question == "Strongest mark?":
-            assert answer.startswith(seen[0].name if seen else "no mark.")
+            assert answer == f"{seen[0].name if seen else 'no mark'}."
 
 
 def test_free_points_lie_outside_the_marks() -> None:
@@ -126,5 +127,5 @@ def test_settling_changes_no_patch_label(data: Path, tmp_path: Path) -> None:
     trainer._settle()
     merged = trainer._look(pixels, grid)
     torch.testing.assert_close(trainer.head(merged), before, rtol=1e-4, atol=1e-4)
-    assert float(merged.std()) == pytest.approx(base_training.FEATURE_SIZE, rel=0.5)
+    assert 0 < float(merged.std()) < 3 * base_training.FEATURE_SIZE
     assert not trainer.model.model.visual(pixels, grid_thw=grid).deepstack_features[0].any()

@@ -40,12 +40,17 @@ def test_base_scene_is_well_formed(seed: int, size: int) -> None:
 
 
 def test_base_scene_spreads_size_and_contrast_log_uniformly() -> None:
-    marks = [m for s in range(160) for m in factory.base_scene(s, 128).marks]
+    scenes = [factory.base_scene(s, 128).marks for s in range(240)]
+    bright = [marks for marks in scenes if any(abs(m.contrast) > 9 for m in marks)]  # the others may be dim throughout
+    dim = [marks for marks in scenes if marks and all(abs(m.contrast) <= 9 for m in marks)]
+    assert 0.15 < len(dim) / len(scenes) < 0.45
+    marks = [m for marks in bright for m in marks]
     contrast = np.log([abs(m.contrast) for m in marks])
     middle = np.log(np.sqrt(2 * 120))
     assert 0.42 < (contrast < middle).mean() < 0.58
     assert {m.kind for m in marks} == set(factory.BASE_KINDS)
-    sides = np.array([max(m.box[2] - m.box[0], m.box[3] - m.box[1]) for m in marks])
+    every = [m for marks in scenes for m in marks]
+    sides = np.array([max(m.box[2] - m.box[0], m.box[3] - m.box[1]) for m in every])
     assert (sides <= 4).mean() > 0.15 and (sides >= 18).mean() > 0.15
 
 
