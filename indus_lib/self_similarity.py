@@ -71,7 +71,9 @@ def tower_features(model: Any, processor: Any, tiles: int = 2) -> Features:
             windows = [image[rows][:, columns] for columns in np.array_split(np.arange(image.shape[1]), tiles)]
             inputs = processor.image_processor(windows, return_tensors="pt").to(model.device)
             grid = inputs["image_grid_thw"]
-            hidden = model.model.visual(inputs["pixel_values"].to(model.dtype), grid_thw=grid).last_hidden_state
+            visual = model.model.visual  # the class's own forward: `VisionMemory` keeps merged patches alone
+            pixels = inputs["pixel_values"].to(model.dtype)
+            hidden = type(visual).forward(visual, pixels, grid_thw=grid).last_hidden_state
             parts = hidden.float().cpu().split(grid.prod(-1).tolist())
             bands.append(_side_by_side([_unblock(p.numpy(), g) for p, g in zip(parts, grid.tolist(), strict=True)]))
         width = min(band.shape[1] for band in bands)

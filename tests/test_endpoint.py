@@ -246,7 +246,11 @@ def test_inside_a_running_event_loop_as_in_a_notebook() -> None:
 @pytest.mark.slow
 def test_transformers_serve_says_what_the_model_says_here(tmp_path: Path, repo: Path) -> None:
     config = tiny_model.TinyConfig(vision_depth=3, depth=2, vocab=1024)
-    folder = tiny_model.save(*tiny_model.build(config, ["is this part all right ? Yes No"], seed=1), tmp_path / "mini")
+    model, processor = tiny_model.build(config, ["is this part all right ? Yes No"], seed=1)
+    for name, weight in model.model.language_model.named_parameters():  # loud layers: a quiet start repeats one token
+        if "o_proj" in name or "down_proj" in name:
+            weight.data *= 20
+    folder = tiny_model.save(model, processor, tmp_path / "mini")
     image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     first = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "is it ?"}]}]
     second = [
@@ -265,7 +269,7 @@ def test_transformers_serve_says_what_the_model_says_here(tmp_path: Path, repo: 
     assert [r.prompt_tokens for r in replies] == [r.prompt_tokens for r in expected]
     skip = local.processor.tokenizer
     plain = [skip.decode(r.token_ids, skip_special_tokens=True) for r in expected]
-    assert [r.text for r in replies] == plain
+    assert all(plain) and [r.text.strip() for r in replies] == [text.strip() for text in plain]  # the server strips
     assert "pinned" in wrong.error
 
 
