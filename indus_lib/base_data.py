@@ -36,6 +36,7 @@ VIEWS = 5  # of a scene, in this order: global, two crowded windows, a window, a
 PARTS_SHARE = 0.35  # of the scenes show a part of the pool
 IGNORED = -1  # target of a patch whose mark nobody could see at this size
 VISIBLE = 60.0  # grey levels x pixels from which a mark is spoken of
+NOISE = 4.0  # grey levels of fine detail that hide nothing
 HINTED = 24.0  # below, a patch is not a target
 
 
@@ -146,7 +147,8 @@ def _view(
         share = cv2.resize(part.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
         cells = ((share > 0.06) | (share > 0.3 * share.max())).ravel()
         side = np.sqrt(part.sum() / part.size) * np.sqrt(rows * columns) * CELL  # pixels in the view
-        strength = abs(mark.contrast) * min(side, 12) * gain
+        grain = 1.0 if already_cut else _grain(np.asarray(small), part)
+        strength = abs(mark.contrast) * min(side, 12) * gain / grain
         if strength < HINTED:
             hidden |= cells
             continue
@@ -162,6 +164,17 @@ def _view(
     features = f"{scene.n_features} {scene.row_shape}s" if ends and scene.n_features and scene.row_shape else ""
     facts = Facts(tuple(m for _, m in seen), ends or (), features, f"{scene.surface}, {scene.material}")
     return View(np.asarray(small), grid, targets, facts)
+
+
+def _grain(view: np.ndarray, part: np.ndarray) -> float:
+    """How much the texture around a mark hides it, 1 on a smooth surface: deviation of the fine detail in a ring around
+    it over that of sensor noise. view (h, w, 3) uint8; part (H, W) bool, the mark in the window that the view shows."""
+    grey = view.mean(2).astype(np.float32)
+    detail = grey - cv2.GaussianBlur(grey, (0, 0), 3)
+    inside = cv2.resize(part.astype(np.float32), grey.shape[::-1], interpolation=cv2.INTER_AREA) > 0.02
+    grown = cv2.dilate(inside.astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
+    ring = grown & ~(cv2.dilate(inside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
+    return max(float(detail[ring].std()) / NOISE, 1.0) if ring.sum() > 8 else 1.0
 
 
 def free_points(targets: np.ndarray, grid: int) -> list[tuple[float, float]]:
