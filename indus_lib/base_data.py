@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,13 @@ from .base_talk import Facts, Seen
 from .factory_base import BASE_KINDS
 from .factory_marks import Mark, add, bounds, stamp
 from .factory_patterns import GLYPHS, glyph
+from .workers import run_jobs
 
 CLASSES = (*BASE_KINDS, *GLYPHS, "row", "any")
 GRIDS = ((6, 6), (9, 4), (4, 9))  # merged patches (rows, columns) of a view; 36 each, so that arrays stack
 CELL = 16  # pixels a side of a merged patch
 SIZES = (256, 320, 384, 448)
+BUNDLE = 50  # scenes of one job
 VIEWS = 5  # of a scene, in this order: global, two crowded windows, a window, an enhanced map
 PARTS_SHARE = 0.35  # of the scenes show a part of the pool
 IGNORED = -1  # target of a patch whose mark nobody could see at this size
@@ -213,11 +214,8 @@ def generate(out: Path, n_scenes: int, *, seed: int = 0, workers: int = 2) -> Pa
     if (out / "facts.json").is_file():
         return out
     out.mkdir(parents=True, exist_ok=True)
-    seeds = [range(seed + i, min(seed + i + 50, seed + n_scenes)) for i in range(0, n_scenes, 50)]
-    chunks = []
-    with ProcessPoolExecutor(workers) as pool:
-        for chunk in tqdm(pool.map(_chunk, seeds), total=len(seeds), desc="base scenes (x50)"):
-            chunks.append(chunk)
+    parts = [(range(seed + i, seed + min(i + BUNDLE, n_scenes)),) for i in range(0, n_scenes, BUNDLE)]
+    chunks = list(tqdm(run_jobs(_chunk, parts, workers), total=len(parts), desc=f"base scenes (x{BUNDLE})"))
     for i, name in enumerate(("images", "targets", "grids")):
         np.save(out / f"{name}.npy", np.concatenate([c[i] for c in chunks]))
     part = out / "facts.json.part"
@@ -227,7 +225,6 @@ def generate(out: Path, n_scenes: int, *, seed: int = 0, workers: int = 2) -> Pa
 
 
 def _chunk(seeds: range) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[tuple[Any, ...]]]:
-    cv2.setNumThreads(1)
     views = [view for seed in seeds for view in scene_views(seed)]
     images = np.stack([v.image.reshape(-1) for v in views])
     grids = np.array([v.grid for v in views], np.uint8)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import cv2
 from tqdm.auto import tqdm
+
+from .workers import run_jobs
 
 Job = Callable[..., dict[str, Any]]
 
@@ -68,19 +67,6 @@ class WorkLog:
                 self.results[key] = result
                 file.write(json.dumps({"key": key, "result": result}, ensure_ascii=False) + "\n")
                 file.flush()
-
-
-def run_jobs(job: Job, arguments: Sequence[tuple[Any, ...]], workers: int) -> Iterator[dict[str, Any]]:
-    """Results in order. Processes are spawned, not forked: a forked torch or OpenCV may hang."""
-    if workers <= 1 or len(arguments) < 32:  # starting processes costs more than a handful of images
-        yield from (job(*a) for a in arguments)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
-        yield from pool.map(job, *zip(*arguments, strict=True), chunksize=8)
-
-
-def _one_thread() -> None:
-    cv2.setNumThreads(1)
 
 
 MAKERS = ("boxes", "corpus_offline", "free_text", "images", "parsing", "priors", "protocol", "quality", "row_search",

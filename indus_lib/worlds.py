@@ -12,11 +12,9 @@ import csv
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from tqdm import tqdm
 
 from . import worlds_plan
 from .factory import render
+from .workers import run_jobs
 from .worlds_plan import SETS, Job
 
 VERSION = 1  # raise whenever the factory draws anything differently
@@ -114,19 +113,8 @@ def _draw(part: Path, plan: list[Job], n_workers: int, title: str) -> None:
     todo = [j for j in plan if not (part / j.image).is_file()]  # the mask is written before its image
     bar = tqdm(total=len(plan), initial=len(plan) - len(todo), desc=title, unit="image", disable=not title)
     with bar:
-        if n_workers == 1:
-            for job in todo:
-                draw_job(part, job)
-                bar.update()
-            return
-        context = multiprocessing.get_context("spawn")  # a fork of a process with torch's threads can hang
-        with ProcessPoolExecutor(n_workers, context, initializer=_single_thread) as pool:
-            for _ in pool.map(draw_job, [part] * len(todo), todo, chunksize=8):
-                bar.update()
-
-
-def _single_thread() -> None:
-    cv2.setNumThreads(1)
+        for _ in run_jobs(draw_job, [(part, job) for job in todo], n_workers):
+            bar.update()
 
 
 def draw_job(part: Path, job: Job) -> None:

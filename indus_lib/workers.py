@@ -1,0 +1,30 @@
+"""Jobs in several processes, results in order: drawing sets, writing the corpus, making pre-training scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+import cv2
+
+Result = TypeVar("Result")
+FEW = 32  # jobs that are not worth starting processes for
+
+
+def run_jobs(job: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Result]:
+    """`job(*a)` for each of `arguments`, in order.
+
+    Processes are spawned, not forked: a fork of a process with torch's or OpenCV's threads hangs now and then, and no
+    time limit gets it out.
+    """
+    if workers <= 1 or len(arguments) < FEW:
+        yield from (job(*a) for a in arguments)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
+        yield from pool.map(job, *zip(*arguments, strict=True), chunksize=min(8, -(-len(arguments) // (4 * workers))))
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(1)
