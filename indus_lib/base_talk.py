@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .boxes import SCALE
 from .factory_base import BASE_KINDS
 from .factory_patterns import GLYPHS
+from .protocol import box_text
 from .samples import Box
 
 NAMES = (*BASE_KINDS, *GLYPHS)
@@ -60,7 +62,7 @@ class Facts:
 
 def tens(values: Sequence[float]) -> str:
     """`[120,40,300,90]`: multiples of ten, each one token."""
-    return "[" + ",".join(str(int(min(max(round(v / 10) * 10, 0), 1000))) for v in values) + "]"
+    return box_text([min(max(10 * round(v / 10), 0), SCALE) for v in values])
 
 
 def talk(rng: np.random.Generator, facts: Facts, empty: Sequence[tuple[float, float]], short: bool = False) -> Pair:

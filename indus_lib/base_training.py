@@ -12,32 +12,30 @@ several, the earlier answers gave the later ones away, and 300 steps left the la
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
-from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
+from transformers import get_cosine_schedule_with_warmup
 
-from . import tiny_model
+from . import base_scores, tiny_model
 from .base_data import CELL, CLASSES, GRIDS, IGNORED, VIEWS, free_points, generate
 from .base_talk import Facts, talk
+from .base_vocabulary import vocabulary_texts
 from .fast_vision import accelerate
 from .processing import END_OF_TURN, load_processor
+from .train_data import IGNORED as UNLEARNT
 from .vision_memory import VisionMemory
 
 FEATURE_SIZE = 0.1  # deviation of what the tower hands to the language model; a text embedding starts at 0.07
 WHITENING = 0.1  # share of the mean variance added to every direction's before they are made alike
-MASKED = -100  # label of a token that is not learnt
+WARMUP = 0.06  # share of a part's steps
 
 
 @dataclass(frozen=True)
@@ -67,48 +65,38 @@ class BaseConfig:
 class BaseTrainer:
     """State of a run: model, head, optimiser, step; `checkpoint` and `resume` carry all of it."""
 
-    def __init__(self, config: BaseConfig, data: Path, out: Path, texts: list[str], start: Path | None = None):
-        """`start`: a model folder whose tower and grounding head are taken over (the language model is new)."""
+    def __init__(self, config: BaseConfig, data: Path, out: Path, texts: list[str]):
+        """`data`: what `base_data.generate` wrote; `texts`: for the tokenizer, beside the questions and answers."""
         self.config, self.out, self.step = config, out, 0
         self.images, self.targets = np.load(data / "images.npy", mmap_mode="r"), np.load(data / "targets.npy")
         self.grids = np.load(data / "grids.npy")
         self.facts = [Facts.of_json(f) for f in json.loads((data / "facts.json").read_text(encoding="utf-8"))]
         rng = np.random.default_rng(config.seed)
-        pairs, _ = self._questions(np.arange(0, len(self.facts), 2), rng)
+        pairs, _ = self.questions(np.arange(0, len(self.facts), 2), rng)
         corpus = [text for pair in pairs for text in pair] + texts
         self.model, self.processor = tiny_model.build(tiny_model.TinyConfig(), corpus, config.seed)
         accelerate(self.model).train()
         torch.manual_seed(config.seed)
         self.head = nn.Linear(self.model.config.text_config.hidden_size, len(CLASSES))
-        if start is not None:
-            self._take_over(start)
         self.log: list[dict[str, float]] = []
         self._enter_part()
 
-    def _take_over(self, start: Path) -> None:
-        old, _ = tiny_model.load(start, dtype=torch.float32)
-        self.model.model.visual.load_state_dict(old.model.visual.state_dict())
-        with safe_open(start / "grounding.safetensors", "pt") as file:
-            known = json.loads(file.metadata()["classes"])
-            rows = [(CLASSES.index(name), k) for k, name in enumerate(known) if name in CLASSES]
-            for name, parameter in self.head.named_parameters():
-                parameter.data[[new for new, _ in rows]] = file.get_tensor(name)[[old for _, old in rows]].float()
-
     @property
-    def _talks(self) -> bool:
+    def talks(self) -> bool:
+        """Whether the second part has begun."""
         return self.step >= self.config.dense_steps
 
     def _enter_part(self) -> None:
         """Optimiser and schedule of the part that `step` is in; in the second the tower is frozen and remembers."""
         c, visual = self.config, self.model.model.visual
-        if self._talks:
+        if self.talks:
             self._settle()
             VisionMemory().attach(visual.requires_grad_(False))
-        parameters = [p for p in self.model.parameters() if p.requires_grad] if self._talks else [
+        parameters = [p for p in self.model.parameters() if p.requires_grad] if self.talks else [
             *visual.parameters(), *self.head.parameters()]  # fmt: skip
-        rate, steps = (c.language_rate, c.talk_steps) if self._talks else (c.tower_rate, c.dense_steps)
+        rate, steps = (c.language_rate, c.talk_steps) if self.talks else (c.tower_rate, c.dense_steps)
         self.optimiser = torch.optim.AdamW(parameters, rate, betas=(0.9, 0.98), weight_decay=c.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda k: _cycle(k, steps))
+        self.schedule = get_cosine_schedule_with_warmup(self.optimiser, int(WARMUP * steps), steps)
 
     @torch.no_grad()
     def _settle(self) -> None:
@@ -120,8 +108,8 @@ class BaseTrainer:
         """
         visual = self.model.model.visual
         rows = np.random.default_rng(self.config.seed).choice((self.config.scenes - self.config.held_out) * VIEWS, 128)
-        pixels, _, grid = self._views(rows, np.zeros((len(rows), 2), bool))
-        merged = self._look(pixels, grid)
+        pixels, _, grid = self.views(rows, np.zeros((len(rows), 2), bool))
+        merged = self.look(pixels, grid)
         mean = merged.mean(0)
         values, axes = torch.linalg.eigh((merged - mean).T @ (merged - mean) / len(merged))
         scale = FEATURE_SIZE * (values.clamp(min=0) + WHITENING * values.mean()).rsqrt()
@@ -150,19 +138,19 @@ class BaseTrainer:
             bar.set_postfix({k: f"{v:.3f}" for k, v in loss.items()})
             if self.step % self.config.save_every == 0:
                 self.checkpoint()
-                bar.write(json.dumps({"step": self.step, **self.scores(40)}))
+                bar.write(json.dumps({"step": self.step, **base_scores.scores(self, 40)}))
         return self.save()
 
     def train_step(self, rng: np.random.Generator) -> dict[str, float]:
         """One optimiser step; returns the loss. Pictures are mirrored at random while they are only looked at."""
         c = self.config
         views = (c.scenes - c.held_out) * VIEWS
-        if self._talks:
-            name, loss = "language", self._answers(*self._questions(rng.integers(views, size=c.questions), rng))
+        if self.talks:
+            name, loss = "language", self._answers(*self.questions(rng.integers(views, size=c.questions), rng))
         else:
             rows = rng.choice(views, c.batch, replace=False)
-            pixels, targets, grid = self._views(rows, rng.random((len(rows), 2)) < 0.5)
-            name, loss = "dense", self._dense(self._look(pixels, grid), targets)
+            pixels, targets, grid = self.views(rows, rng.random((len(rows), 2)) < 0.5)
+            name, loss = "dense", self._dense(self.look(pixels, grid), targets)
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([p for g in self.optimiser.param_groups for p in g["params"]], 1.0)
@@ -170,11 +158,11 @@ class BaseTrainer:
         self.schedule.step()
         return {name: loss.item()}
 
-    def _look(self, pixels: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    def look(self, pixels: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
         """(B*36, D) merged patches."""
         return self.model.model.visual(pixels, grid_thw=grid).pooler_output
 
-    def _views(self, rows: np.ndarray, flips: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def views(self, rows: np.ndarray, flips: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Patches (B*144, 384), targets (B*36, classes), grids (B, 3); `flips` (B, 2): upside down, left to right."""
         images, targets = [], []
         for row, flip in zip(rows, flips, strict=True):
@@ -199,21 +187,21 @@ class BaseTrainer:
 
     def _answers(self, pairs: list[tuple[str, str]], shown: list[list[int]]) -> torch.Tensor:
         """Mean negative log-likelihood of the answers; logits are made for their tokens alone."""
-        ids, labels = self._tokens(pairs, shown)
-        at = labels[:, 1:] != MASKED
-        hidden = self._forward(ids, shown)[:, :-1][at]
+        ids, labels = self.tokens(pairs, shown)
+        at = labels[:, 1:] != UNLEARNT
+        hidden = self.forward(ids, shown)[:, :-1][at]
         return F.cross_entropy(self.model.lm_head(hidden), labels[:, 1:][at])
 
-    def _forward(self, ids: torch.Tensor, shown: list[list[int]]) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, shown: list[list[int]]) -> torch.Tensor:
         """Hidden states (questions, L, D) of the last layer."""
         rows = np.array([r for views in shown for r in views])
-        pixels, _, grid = self._views(rows, np.zeros((len(rows), 2), bool))
+        pixels, _, grid = self.views(rows, np.zeros((len(rows), 2), bool))
         return self.model.model(
             input_ids=ids, attention_mask=(ids != self.processor.tokenizer.pad_token_id).long(),
             mm_token_type_ids=(ids == self.processor.image_token_id).long(), pixel_values=pixels, image_grid_thw=grid,
         ).last_hidden_state  # fmt: skip
 
-    def _questions(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[list[tuple[str, str]], list[list[int]]]:
+    def questions(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[list[tuple[str, str]], list[list[int]]]:
         """One question with its answer on each view, and the views shown for it: that one last."""
         c = self.config
         short = self.step < c.dense_steps + c.short_share * c.talk_steps
@@ -225,7 +213,7 @@ class BaseTrainer:
             shown[k] = [int(others[k]), int(rows[k])]
         return pairs, shown
 
-    def _tokens(self, pairs: list[tuple[str, str]], shown: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def tokens(self, pairs: list[tuple[str, str]], shown: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Right-padded ids and labels (questions, L), loss on the answers alone."""
         p, encode = self.processor, self.processor.tokenizer.encode
         picture = f"<|vision_start|>{p.image_token * 36}<|vision_end|>"
@@ -234,54 +222,9 @@ class BaseTrainer:
             text = f"<|im_start|>user\n{picture * len(views)}{question}{END_OF_TURN}\n<|im_start|>assistant\n"
             prompt, reply = (encode(t, add_special_tokens=False) for t in (text, answer + END_OF_TURN))
             ids.append(torch.tensor(prompt + reply))
-            labels.append(torch.tensor([MASKED] * len(prompt) + reply))
+            labels.append(torch.tensor([UNLEARNT] * len(prompt) + reply))
         pad = nn.utils.rnn.pad_sequence
-        return pad(ids, True, p.tokenizer.pad_token_id), pad(labels, True, MASKED)
-
-    # --- how well it sees ---------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def scores(self, scenes: int | None = None) -> dict[str, float]:
-        """On held-out scenes: AUROC of `any mark in this patch` per kind of view, and how often the first token of an
-        answer is right, per question, with the right picture and with another one (what the words alone give away)."""
-        c = self.config
-        scenes = min(scenes or c.held_out, c.held_out)
-        self.model.eval()
-        found: dict[str, list[Any]] = {"global": [], "window": [], "map": []}
-        right: dict[str, list[tuple[bool, bool]]] = {}
-        for first in range(c.scenes - c.held_out, c.scenes - c.held_out + scenes, 8):
-            rows = np.arange(first * VIEWS, min(first + 8, c.scenes) * VIEWS)
-            pixels, targets, grid = self._views(rows, np.zeros((len(rows), 2), bool))
-            logits = self.head(self._look(pixels, grid))[:, -1].view(-1, 36)
-            for k, view in enumerate(rows % VIEWS):
-                kind = "global" if view == 0 else "map" if view == VIEWS - 1 else "window"
-                found[kind].append((logits[k], targets.view(-1, 36, len(CLASSES))[k, :, -1]))
-            if self._talks:
-                self._judge(rows, right)
-        self.model.train()
-        result = {f"auroc_{k}": _auroc(v) for k, v in found.items()}
-        for question, hits in sorted(right.items()):
-            with_picture, without = np.array(hits).mean(0)
-            result |= {question: round(float(with_picture), 3), f"{question}, other picture": round(float(without), 3)}
-        return result
-
-    def _judge(self, rows: np.ndarray, right: dict[str, Any]) -> None:
-        """Three questions on every view."""
-        rows = np.repeat(rows, 3)
-        pairs, _ = self._questions(rows, np.random.default_rng(rows))
-        other = np.roll(rows, 3 * VIEWS)
-        ids, labels = self._tokens(pairs, [[r] for r in rows])
-        first = (labels != MASKED).int().argmax(1)
-        line = torch.arange(len(rows))
-        truth, hits = labels[line, first], []
-        for pictures in (rows, other):
-            hidden = self._forward(ids, [[int(r)] for r in pictures])[line, first - 1]
-            hits.append(self.model.lm_head(hidden).argmax(-1) == truth)
-        for k, (question, _) in enumerate(pairs):
-            name = " ".join(question.split("[")[0].split()[:3])
-            right.setdefault(name, []).append((bool(hits[0][k]), bool(hits[1][k])))
-
-    # --- on disk ------------------------------------------------------------------------------------------------------
+        return pad(ids, True, p.tokenizer.pad_token_id), pad(labels, True, UNLEARNT)
 
     def checkpoint(self) -> None:
         """Everything needed to go on, written atomically; the model folder too, so that it can be tried early."""
@@ -314,72 +257,7 @@ class BaseTrainer:
         return self.out
 
 
-def _cycle(step: int, steps: int, warm: float = 0.06) -> float:
-    """Share of the peak rate: 0 before the phase, linear warm-up, cosine to a hundredth."""
-    if step < 0:
-        return 0.0
-    if step < warm * steps:
-        return (step + 1) / (warm * steps + 1)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm * steps) / max(steps * (1 - warm), 1)))
-
-
-def _auroc(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
-    scores, truth = (torch.cat(column).numpy() for column in zip(*pairs, strict=True))
-    known = truth != IGNORED
-    return round(float(roc_auc_score(truth[known], scores[known])), 3)
-
-
-def vocabulary_texts(root: Path) -> list[str]:
-    """Texts beside the captions that the tokenizer should write in few tokens: priors, prompts, tool words."""
-    from . import protocol, teacher_words, tools
-
-    files = [*sorted((root / "data/priors").glob("*.yaml")), root / "data/taxonomy.yaml"]
-    texts = [line for f in files if f.is_file() for line in f.read_text(encoding="utf-8").splitlines()]
-    words = json.dumps(tools.schemas()) + " ".join([*protocol.SCALES, *protocol.CUES, *protocol.SUSPICIONS])
-    sample = protocol.format_turn1(
-        {"evidence": "the surface looks even", "target": "part", "region": (0, 0, 1000, 1000), "scale": "small",
-         "cue": "surface mark", "suspicion": "medium", "preliminary": "No"},
-        [{"name": t, "arguments": a} for t, a in (
-            ("crop", {"region": [0, 0, 1000, 1000]}), ("enhance", {"method": "texture"}), ("prior", {}),
-            ("measure", {"kind": "row", "points": [[100, 500], [900, 500]]}))],
-    )  # fmt: skip
-    final = protocol.format_final("the crop shows it", True, (10, 20, 30, 40), "scratch")
-    common = [sample, final, protocol.question(detail="short"), protocol.direct_question(detail="short"), words]
-    phrases = list(_strings([v for k, v in vars(teacher_words).items() if k.isupper() and k.strip("_")]))
-    return texts + (common + phrases + _tool_texts()) * 40
-
-
-def _tool_texts() -> list[str]:
-    """What the tools say of a few scenes, and the teacher's words for place, size, colour and grain."""
-    from . import factory, sight, tools
-
-    texts = []
-    for seed in range(60):
-        scene = factory.base_scene(seed)
-        x1, y1, x2, y2 = ((scene.row or (20, 128, 230, 128))[i] * 1000 / 256 for i in range(4))
-        calls = (
-            ("crop", {"region": [0, 0, 1000, 1000]}),
-            ("enhance", {"method": ("texture", "clahe")[seed % 2]}),
-            ("measure", {"kind": "row", "points": [[x1, y1], [x2, y2]]}),
-            ("prior", {"product": "gear"}),
-        )
-        texts += [tools.run(name, arguments, scene.image).text for name, arguments in calls]
-        look = sight.look(scene.image)
-        box = (10 * seed, 600 - 10 * seed, 10 * seed + 40, 640 - 10 * seed)
-        texts.append(f" {look.texture} {look.colour} {sight.place(box)} {sight.size_word(box)}")
-    return texts
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """Every string inside nested dictionaries, lists and tuples."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _strings(item)
-
-
 def train(root: Path, out: Path, config: BaseConfig = BaseConfig()) -> Path:
     """`make base-model`: generate the scenes once, train, save to `out`."""
-    data: Any = generate(root / "data/generated/base", config.scenes, seed=config.seed)
+    data = generate(root / "data/generated/base", config.scenes, seed=config.seed)
     return BaseTrainer(config, data, out, vocabulary_texts(root)).run()

@@ -91,23 +91,9 @@ def train(
     if training_runs.complete(out, run):
         return out
     work, checkpoint = training_runs.open_work(out, run)
-    lora = profile.model.lora
-    model, processor = training_runs.prepare(
-        base, lora=lora, dtype=profile.model.dtype, freeze_vision=config.freeze_vision
+    trainer = _trainer(
+        base, samples, work, profile, weights, config, allowed_tools, similarity, seed, save_steps, progress
     )
-    inspection = replace(
-        profile.inspection, max_new_tokens=min(profile.inspection.max_new_tokens, config.max_completion)
-    )
-    shown = ("reward", "accuracy", "calls_per_image", "kl")
-    trainer = GatedTrainer(
-        samples, inspection, weights, allowed_tools=allowed_tools, similarity=similarity, model=model,
-        args=arguments(work, config, model, seed, save_steps), processing_class=processor,
-        peft_config=training_runs.lora_config() if lora else None,
-        callbacks=[
-            training_runs.KeepLog(work / "log.jsonl"), training_runs.Bar("GRPO", shown, progress),
-            grpo_metrics.Alarms(),
-        ],
-    )  # fmt: skip
     training_runs.quiet(trainer)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -116,7 +102,29 @@ def train(
         "weights": asdict(weights), "tools": list(allowed_tools), "samples": len(samples),
         "seconds_since_resume": time.perf_counter() - start,
     }  # fmt: skip
-    return training_runs.finish(trainer, base, processor, out, facts, lora=lora)
+    return training_runs.finish(trainer, base, trainer.processing_class, out, facts, lora=profile.model.lora)
+
+
+def _trainer(
+    base: Path | str, samples: Sequence[Sample], work: Path, profile: Profile, weights: RewardWeights, config: GRPO,
+    allowed_tools: Sequence[str], similarity: Similarity | None, seed: int, save_steps: int, progress: bool,
+) -> GatedTrainer:  # fmt: skip
+    """The model of `base` in TRL's hands."""
+    lora = profile.model.lora
+    model, processor = training_runs.prepare(
+        base, lora=lora, dtype=profile.model.dtype, freeze_vision=config.freeze_vision
+    )
+    longest = min(profile.inspection.max_new_tokens, config.max_completion)
+    shown = ("reward", "accuracy", "calls_per_image", "kl")
+    return GatedTrainer(
+        samples, replace(profile.inspection, max_new_tokens=longest), weights, allowed_tools=allowed_tools,
+        similarity=similarity, model=model, args=arguments(work, config, model, seed, save_steps),
+        processing_class=processor, peft_config=training_runs.lora_config() if lora else None,
+        callbacks=[
+            training_runs.KeepLog(work / "log.jsonl"), training_runs.Bar("GRPO", shown, progress),
+            grpo_metrics.Alarms(),
+        ],
+    )  # fmt: skip
 
 
 def check(samples: Sequence[Sample], config: GRPO) -> None:

@@ -16,7 +16,7 @@ from .processing import VISION_TOKENS, IndusProcessor, images_of, render
 from .protocol import BRANCH, MARGIN_PREFIX
 from .vision_memory import VisionMemory
 
-REMEMBERED = 2000  # pictures: a batch of inspections looks six times at each of its own
+REMEMBERED = 2**28  # bytes of features: an inspection looks six times at two pictures
 
 
 class LocalPolicy:

@@ -65,7 +65,7 @@ class Tower:
 
 
 def tool_features(tower: Tower, tool: str, samples: Sequence[Sample], photos: Sequence[np.ndarray]) -> np.ndarray:
-    """(N, F) of what a tool returns: pooled tower features of its image, or the numbers of the row caliper."""
+    """(N, F) of what a tool returns: pooled read-outs of its image, or the numbers of the row caliper."""
     if tool == "measure":
         return np.array([row_numbers(s, photo) for s, photo in zip(samples, photos, strict=True)])
     results = [loop.run_call(CALLS[tool], photo, s) for s, photo in zip(samples, photos, strict=True)]

@@ -29,6 +29,7 @@ from .train_data import IGNORED, Encoded, collate
 from .vision_memory import VisionMemory
 
 WEIGHT_DECAY = 0.01  # not in paper
+REMEMBERED = 2**32  # bytes of features of a frozen tower, kept over the epochs
 LARGE = 1e9  # parameters; above, activations are recomputed in the backward pass (section 6)
 
 
@@ -53,7 +54,9 @@ class BucketTrainer(Trainer):
         vision_rate: Learning rate of the vision tower / of the rest.
     """
 
-    vision_rate = 1.0
+    def __init__(self, vision_rate: float, **options: Any):
+        self.vision_rate = vision_rate
+        super().__init__(**options)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The stock one, with the vision tower's parameters in groups of their own."""
@@ -131,25 +134,14 @@ def train(
         return out
     work, checkpoint = training_runs.open_work(out, run)
     set_seed(seed)
-    model, processor = training_runs.prepare(base, lora=lora, dtype=dtype, freeze_vision=not config.vision_rate)
-    if not config.vision_rate and not torch.cuda.is_available():
-        memory = VisionMemory()
-        memory.attach(model.model.visual)
-        memory.fill(model.model.visual, [*corpus, *validation])
-    if lora:
-        from peft import get_peft_model
-
-        model = get_peft_model(model, training_runs.lora_config())
+    model, processor = _prepare(base, [*corpus, *validation], config, lora, dtype, progress)
     pad, image = processor.tokenizer.pad_token_id, processor.image_token_id
     trainer = BucketTrainer(
-        model=model,
-        args=_arguments(work, config, model, seed, save_steps, bool(validation)),
-        train_dataset=list(corpus),
-        eval_dataset=list(validation) or None,
+        config.vision_rate, model=model, args=_arguments(work, config, model, seed, save_steps, bool(validation)),
+        train_dataset=list(corpus), eval_dataset=list(validation) or None,
         data_collator=lambda rows: collate(rows, pad, image, config.decision_weight),
         callbacks=[training_runs.KeepLog(work / "log.jsonl"), training_runs.Bar("SFT", ("loss",), progress)],
-    )
-    trainer.vision_rate = config.vision_rate
+    )  # fmt: skip
     training_runs.quiet(trainer)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -159,6 +151,22 @@ def train(
         "seconds_since_resume": time.perf_counter() - start,
     }  # fmt: skip
     return training_runs.finish(trainer, base, processor, out, facts, lora=lora)
+
+
+def _prepare(
+    base: Path | str, rows: Sequence[Encoded], config: SFT, lora: bool, dtype: str, progress: bool
+) -> tuple[Any, Any]:
+    """(model to train, processor). On a CPU a frozen tower looks at every picture of `rows` once, at first."""
+    model, processor = training_runs.prepare(base, lora=lora, dtype=dtype, freeze_vision=not config.vision_rate)
+    if not config.vision_rate and not torch.cuda.is_available():
+        memory = VisionMemory(REMEMBERED)
+        memory.attach(model.model.visual)
+        memory.fill(model.model.visual, rows, progress=progress)
+    if lora:
+        from peft import get_peft_model
+
+        model = get_peft_model(model, training_runs.lora_config())
+    return model, processor
 
 
 def digest(corpus: Sequence[Encoded]) -> str:

@@ -26,17 +26,19 @@ Features = tuple[torch.Tensor, ...]  # merged patches (n, D) for the input, then
 class VisionMemory:
     """Features of the pictures seen since `forget`. One memory may serve several models with the same tower.
 
-    `limit`: pictures after which it starts anew, about 55 kB each for the miniature; None = never.
+    `limit`: bytes of features after which it starts anew (a picture is 55 kB for the miniature, tens of MB for the 8B);
+    None = never.
     """
 
     def __init__(self, limit: int | None = None) -> None:
         self.known: dict[bytes, Features] = {}
-        self.limit = limit
+        self.limit, self.size = limit, 0
         self.asked = self.computed = 0  # images, for measurements
 
     def forget(self) -> None:
         """Start anew."""
         self.known.clear()
+        self.size = 0
 
     def attach(self, visual: Any) -> None:
         """Put this memory before a vision tower (`Qwen3VLVisionModel`), by replacing the instance's `forward`.
@@ -54,9 +56,10 @@ class VisionMemory:
         visual.forward = forward
 
     @torch.no_grad()
-    def fill(self, visual: Any, rows: Sequence[Encoded], batch: int = 32) -> None:
+    def fill(self, visual: Any, rows: Sequence[Encoded], batch: int = 32, progress: bool = True) -> None:
         """Look at all pictures of a corpus, in batches that depend on its order alone."""
-        for i in tqdm(range(0, len(rows), batch), desc="look at the corpus", unit=f"x{batch}"):
+        starts = range(0, len(rows), batch)
+        for i in tqdm(starts, desc="look at the corpus", unit=f"x{batch}", disable=not progress):
             part = rows[i : i + batch]
             visual(torch.cat([r.pixel_values for r in part]).float(),
                    grid_thw=torch.cat([r.image_grid_thw for r in part]))  # fmt: skip
@@ -70,7 +73,7 @@ class VisionMemory:
         options: dict[str, Any],
     ) -> BaseModelOutputWithDeepstackFeatures:
         """pixels (patches of all images, D), grid (images, 3) -> the tower's output for all of them, in order."""
-        if self.limit is not None and len(self.known) > self.limit:
+        if self.limit is not None and self.size > self.limit:
             self.forget()
         pieces = pixels.split(grid.prod(-1).tolist())
         keys = [_key(piece, shape) for piece, shape in zip(pieces, grid.tolist(), strict=True)]
@@ -81,6 +84,7 @@ class VisionMemory:
             output = compute(torch.cat([pieces[i] for i in new]), grid_thw=grid[new], **options)
             parts = _split([output.pooler_output, *output.deepstack_features], (grid[new].prod(-1) // merged).tolist())
             self.known.update({keys[i]: part for i, part in zip(new, parts, strict=True)})
+            self.size += sum(t.nbytes for part in parts for t in part)
         columns = [torch.cat(column) for column in zip(*(self.known[key] for key in keys), strict=True)]
         return BaseModelOutputWithDeepstackFeatures(
             last_hidden_state=columns[0], pooler_output=columns[0], deepstack_features=columns[1:]

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indus_lib import base_data, base_training
+from indus_lib import base_data, base_scores, base_training
 from indus_lib.base_data import CLASSES, GRIDS, IGNORED, free_points, scene_views
 from indus_lib.base_talk import NAMES, Facts, Seen, talk
 
@@ -107,7 +107,6 @@ def test_a_killed_run_goes_on_to_the_same_weights(data: Path, tmp_path: Path, st
     whole.run()
     config = replace(FEW, save_every=stop)
     killed = base_training.BaseTrainer(config, data, tmp_path / "killed", ["a text"])
-    killed.scores = lambda *_: {}  # type: ignore[method-assign]
     killed.checkpoint = lambda save=killed.checkpoint: (save(), (_ for _ in ()).throw(KeyboardInterrupt))  # type: ignore
     with pytest.raises(KeyboardInterrupt):
         killed.run()
@@ -122,10 +121,19 @@ def test_settling_changes_no_patch_label(data: Path, tmp_path: Path) -> None:
     """The tower's output gets another size and mean, the grounding head's answers stay what they were."""
     trainer = base_training.BaseTrainer(FEW, data, tmp_path / "m", ["a text"])
     trainer.model.eval()
-    pixels, _, grid = trainer._views(np.arange(4), np.zeros((4, 2), bool))
-    before = trainer.head(trainer._look(pixels, grid))
+    pixels, _, grid = trainer.views(np.arange(4), np.zeros((4, 2), bool))
+    before = trainer.head(trainer.look(pixels, grid))
     trainer._settle()
-    merged = trainer._look(pixels, grid)
+    merged = trainer.look(pixels, grid)
     torch.testing.assert_close(trainer.head(merged), before, rtol=1e-4, atol=1e-4)
     assert 0 < float(merged.std()) < 3 * base_training.FEATURE_SIZE
     assert not trainer.model.model.visual(pixels, grid_thw=grid).deepstack_features[0].any()
+
+
+def test_every_question_is_scored_with_the_right_and_with_another_picture(data: Path, tmp_path: Path) -> None:
+    trainer = base_training.BaseTrainer(replace(FEW, dense_steps=0, held_out=5), data, tmp_path / "m", ["a text"])
+    found = base_scores.scores(trainer)
+    questions = {name for name in found if not name.startswith("auroc_") and not name.endswith(", other picture")}
+    assert questions and all(f"{name}, other picture" in found for name in questions)
+    assert {"auroc_global", "auroc_window", "auroc_map"} <= set(found)
+    assert all(0 <= value <= 1 for value in found.values()) and trainer.model.training

@@ -144,6 +144,21 @@ def test_pictures_are_looked_at_once_per_step(trainer, scored):
         VisionMemory().attach(torch.nn.Linear(2, 2))
 
 
+def test_a_memory_stays_near_its_limit_and_gives_the_same(trainer, scored):
+    """Bytes are counted, it starts anew above the limit, and what it gives does not change."""
+    _, encoded, _ = scored
+    visual, memory = trainer.model.model.visual, VisionMemory(limit=1)
+    tower = type(visual)(visual.config).requires_grad_(False).eval()
+    memory.attach(tower)
+    with torch.no_grad():
+        for one in encoded[:4] * 2:
+            got = tower(one.pixel_values, grid_thw=one.image_grid_thw)
+            plain = type(tower).forward(tower, one.pixel_values, grid_thw=one.image_grid_thw)
+            assert torch.allclose(got.pooler_output, plain.pooler_output, atol=1e-5)
+            assert len(memory.known) <= len(one.image_grid_thw)
+            assert memory.size == sum(t.nbytes for part in memory.known.values() for t in part) > 0
+
+
 def test_tool_images_change_the_update(trainer, scored):
     """Blank the pixels that a tool returned: the log-probabilities after the observation change."""
     traces, encoded, _ = scored

@@ -148,6 +148,16 @@ def test_decisions_count_more_by_the_weight_given(samples, mini):
         assert "<answer>" in text and "evidence" not in text and "</think>" not in text
 
 
+@pytest.mark.parametrize("before", ["", "evidence: "])
+def test_the_finding_is_a_decision_and_its_sentence_is_not(samples, mini, before):
+    """`see crack` at the head of a thought, up to its first comma."""
+    talk = world.conversation(samples[1], says=True, calls=False)[:1]
+    talk = protocol.add_assistant(talk, f"<think>{before}see crack, all the rest</think><answer>Yes</answer>")
+    one = train_data.encode(talk, mini[1])
+    text = mini[1].tokenizer.decode(one.input_ids[one.decision].tolist())
+    assert "crack" in text and "rest" not in text and "evidence" not in text and "<answer>" in text
+
+
 def test_bad_conversations_are_named(samples, mini):
     """Too long, without an image, or with an image token as text."""
     talk = world.conversation(samples[0], says=True, calls=False)

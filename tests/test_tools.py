@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indus_lib import factory, images, readers, tools
+from indus_lib import boxes, factory, images, readers, tools
 from indus_lib.tool_enhance import MAP_SIDE
 from indus_lib.tool_row import find_row
 
@@ -43,6 +44,12 @@ def _bars(centres, size: int = 384, row: float = 190.0, width: int = 9, long: in
 
 EVEN = [(60 + 30 * k, 0) for k in range(9)]
 ENDS = [[60 * 1000 / 384, 190 * 1000 / 384], [300 * 1000 / 384, 190 * 1000 / 384]]
+
+
+def _says_where(text: str, window: tuple[float, ...], size: int = 384, least: float = 0.0) -> bool:
+    """Whether the last box of an observation lies on a pixel window (overlap over union above `least`), in tens."""
+    box = [int(v) for v in re.findall(r" at \[(\d+),(\d+),(\d+),(\d+)\]", text)[-1]]
+    return all(v % 10 == 0 for v in box) and boxes.iou(box, boxes.to_relative(window, size, size)) > least
 
 
 # --- the door ----------------------------------------------------------------------------------------------------
@@ -187,8 +194,9 @@ def test_crop_finds_a_four_pixel_mark_in_the_whole_image(x: int, y: int, sign: i
     assert result.details["method"] == "foreground extraction"
     assert left <= x <= right and top <= y <= bottom
     assert (right - left, bottom - top) == (48, 48) and result.images[0].shape == (96, 96, 3)
-    native = _grey(plane)[top:bottom, left:right].astype(float)  # pixels of the original, enlarged by two
-    assert np.abs(cv2.resize(result.images[0], (48, 48), interpolation=cv2.INTER_AREA) - native).mean() < 2
+    native = _grey(plane)[top:bottom, left:right]  # pixels of the original, enlarged by two
+    assert (result.images[0] == cv2.resize(native, (96, 96), interpolation=cv2.INTER_CUBIC)).all()
+    assert _says_where(result.text, (x - 2, y - 2, x + 2, y + 2))
 
 
 def test_crop_is_not_drawn_to_the_outline_of_the_part() -> None:
@@ -237,7 +245,7 @@ def test_crop_as_asked_and_small_regions() -> None:
     assert small.details["window_px"] == [0, 0, 48, 48] and small.text.endswith("from asked region")
     tiny = tools.run("crop", {"region": [0, 0, 26, 26], "refine": False}, PLAIN)
     assert tiny.images[0].shape[:2] == (100, 100)  # 10 px enlarged by the integer 10
-    assert tiny.images[0][5, 5] == pytest.approx(PLAIN[0, 0], abs=2)
+    assert (tiny.images[0] == cv2.resize(PLAIN[:10, :10], (100, 100), interpolation=cv2.INTER_CUBIC)).all()
 
 
 def test_crop_stays_inside_the_asked_region() -> None:
@@ -278,6 +286,10 @@ def test_texture_shows_a_faint_stain_and_leaves_a_clean_face_flat() -> None:
     assert after.max() > 1.5 * before.max()
     at = np.unravel_index(after.argmax(), after.shape)
     assert np.hypot(at[1] * 4 - 250, at[0] * 4 - 120) < 50
+    text = tools.run("enhance", {"method": "texture"}, _grey(stained)).text
+    assert _says_where(text, (215, 85, 285, 155), least=0.2)
+    part = tools.run("enhance", {"method": "texture", "region": [400, 0, 1000, 600]}, _grey(stained)).text
+    assert _says_where(part, (215, 85, 285, 155))  # relative to the photograph, not to the region
 
 
 def test_texture_of_pure_noise_does_not_depend_on_its_strength() -> None:
@@ -356,17 +368,19 @@ def test_even_row_by_hand() -> None:
 
 @pytest.mark.parametrize("level", [70.0, -70.0])
 def test_row_is_polarity_blind_and_finds_what_is_wrong(level: float) -> None:
-    def row(centres):
-        return tools.run("measure", {"kind": "row", "points": ENDS}, _bars(centres, level=level)).details
+    def row(centres, odd=None):
+        result = tools.run("measure", {"kind": "row", "points": ENDS}, _bars(centres, level=level))
+        assert odd is None or _says_where(result.text, (odd - 5, 170, odd + 5, 210), least=0.2), result.text
+        return result.details
 
     even = row(EVEN)
     assert len(even["centres"]) == 9 and max(even["deviation"], even["offset"]) < 4
     assert even["polarity"] == ("bright" if level > 0 else "dark")
-    missing = row(EVEN[:4] + EVEN[5:])
+    missing = row(EVEN[:4] + EVEN[5:], odd=180)
     assert len(missing["centres"]) == 8 and missing["deviation"] == pytest.approx(100, abs=5)
-    along = row([(x + (9 if k == 4 else 0), dy) for k, (x, dy) in enumerate(EVEN)])
+    along = row([(x + (9 if k == 4 else 0), dy) for k, (x, dy) in enumerate(EVEN)], odd=189)
     assert along["deviation"] == pytest.approx(30, abs=4) and along["offset"] < 4
-    sideways = row([(x, 10 if k == 4 else 0) for k, (x, dy) in enumerate(EVEN)])
+    sideways = row([(x, 10 if k == 4 else 0) for k, (x, dy) in enumerate(EVEN)], odd=180)
     assert sideways["offset"] == pytest.approx(33, abs=6) and sideways["deviation"] < 5
 
 

@@ -1,0 +1,64 @@
+"""How well the model being pre-trained sees, on the scenes it is never trained on: what the model card says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+
+from .base_data import CLASSES, IGNORED, VIEWS
+from .train_data import IGNORED as UNLEARNT
+
+if TYPE_CHECKING:
+    from .base_training import BaseTrainer
+
+
+@torch.no_grad()
+def scores(trainer: BaseTrainer, scenes: int | None = None) -> dict[str, float]:
+    """On held-out scenes: AUROC of `any mark in this patch` per kind of view, and how often the first token of an
+    answer is right, per question, with the right picture and with another one (what the words alone give away)."""
+    c = trainer.config
+    scenes = min(scenes or c.held_out, c.held_out)
+    trainer.model.eval()
+    found: dict[str, list[Any]] = {"global": [], "window": [], "map": []}
+    right: dict[str, list[tuple[bool, bool]]] = {}
+    for first in range(c.scenes - c.held_out, c.scenes - c.held_out + scenes, 8):
+        rows = np.arange(first * VIEWS, min(first + 8, c.scenes) * VIEWS)
+        pixels, targets, grid = trainer.views(rows, np.zeros((len(rows), 2), bool))
+        logits = trainer.head(trainer.look(pixels, grid))[:, -1].view(-1, 36)
+        for k, view in enumerate(rows % VIEWS):
+            kind = "global" if view == 0 else "map" if view == VIEWS - 1 else "window"
+            found[kind].append((logits[k], targets.view(-1, 36, len(CLASSES))[k, :, -1]))
+        if trainer.talks:
+            _judge(trainer, rows, right)
+    trainer.model.train()
+    result = {f"auroc_{k}": _auroc(v) for k, v in found.items()}
+    for question, hits in sorted(right.items()):
+        with_picture, without = np.array(hits).mean(0)
+        result |= {question: round(float(with_picture), 3), f"{question}, other picture": round(float(without), 3)}
+    return result
+
+
+def _judge(trainer: BaseTrainer, rows: np.ndarray, right: dict[str, Any]) -> None:
+    """Three questions on every view."""
+    rows = np.repeat(rows, 3)
+    pairs, _ = trainer.questions(rows, np.random.default_rng(rows))
+    other = np.roll(rows, 3 * VIEWS)
+    ids, labels = trainer.tokens(pairs, [[r] for r in rows])
+    first = (labels != UNLEARNT).int().argmax(1)
+    line = torch.arange(len(rows))
+    truth, hits = labels[line, first], []
+    for pictures in (rows, other):
+        hidden = trainer.forward(ids, [[int(r)] for r in pictures])[line, first - 1]
+        hits.append(trainer.model.lm_head(hidden).argmax(-1) == truth)
+    for k, (question, _) in enumerate(pairs):
+        name = " ".join(question.split("[")[0].split()[:3])
+        right.setdefault(name, []).append((bool(hits[0][k]), bool(hits[1][k])))
+
+
+def _auroc(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    scores, truth = (torch.cat(column).numpy() for column in zip(*pairs, strict=True))
+    known = truth != IGNORED
+    return round(float(roc_auc_score(truth[known], scores[known])), 3)
