@@ -7,7 +7,7 @@ Colours are Okabe and Ito's; line style and marker repeat what the colour says. 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,7 +81,9 @@ def radar(table: Table, rows: Sequence[str], *, reported: Sequence[str] = (), la
         label = f"{name} (reported)" if printed else (labels or {}).get(name, name)
         _spoke(axis, angles, values, label, colours[name], printed)
     axis.plot(np.linspace(0, 2 * np.pi, 200), np.full(200, 50.0), color="#777777", linewidth=1, linestyle=":")
-    axis.set(ylim=(30, 100), yticks=(50, 60, 70, 80, 90, 100), xticks=angles[:-1])
+    axis.set(
+        ylim=(_floor(v for _, _, s in drawn for v in s), 100), yticks=(50, 60, 70, 80, 90, 100), xticks=angles[:-1]
+    )
     axis.set_xticklabels(paper.COLUMNS)
     axis.tick_params(axis="y", labelsize=7)
     axis.tick_params(axis="x", pad=10)
@@ -156,7 +158,8 @@ def ablation_bars(table: Table, columns: Sequence[str] = ()) -> Figure:
     _grouped(axis, [[table.get(row, c) for c in shown] for row in rows], rows)
     axis.axhline(50, color="#777777", linewidth=1, linestyle=":")
     axis.set_xticks(range(len(shown)), shown)
-    axis.set(ylabel="balanced accuracy (%)", ylim=(30, 104), title=table.title)
+    low = _floor(v for r in table.rows for v in (r.value, r.reported, *(r.ci or ())))
+    axis.set(ylabel="balanced accuracy (%)", ylim=(low, 104), title=table.title)
     axis.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.08))
     caveat(figure, table.profile)
     return figure
@@ -204,6 +207,11 @@ def reliability_diagram(runs: Mapping[str, Sequence[Episode]], profile: str = ""
     return figure
 
 
+def _floor(values: Iterable[float | None]) -> float:
+    """Lower end of an axis of accuracies: 30, or below the lowest value, so that an agent that answers nothing shows."""
+    return min([30.0, *(v - 3 for v in values if v is not None and not np.isnan(v))])
+
+
 def robustness_curves(table: Table) -> Figure:
     """Balanced accuracy against strength, one panel per disturbance, intervals shaded; dashes = undisturbed."""
     curves: dict[str, list[Row]] = {}
@@ -222,7 +230,7 @@ def robustness_curves(table: Table) -> Figure:
         axis.axhline(clean.value, color=COLOURS[1], linewidth=1, linestyle=(0, (5, 3)))
         axis.axhline(50, color="#777777", linewidth=1, linestyle=":")
         _plain(axis)
-        axis.set(title=name, ylim=(30, 102))
+        axis.set(title=name, ylim=(_floor([clean.value, *low]), 102))
         axis.title.set_fontsize(10)
     figure.supylabel("balanced accuracy (%)", fontsize=9)
     caveat(figure, table.profile)

@@ -257,7 +257,7 @@ def _tool_step(
         returned=call.text,
         ok=call.ok,
         images=pictures,
-        captions=tuple(_caption(call, picture) for picture in pictures),
+        captions=tuple(_caption(call, details, picture) for picture in pictures),
         marks=(*truth, *_tool_marks(call, details, image)),
         before=turn.margin,
         after=after,
@@ -267,10 +267,15 @@ def _tool_step(
     )
 
 
-def _caption(call: ToolCall, picture: np.ndarray) -> str:
+def _caption(call: ToolCall, details: dict[str, Any], picture: np.ndarray) -> str:
     height, width = picture.shape[:2]
     what = {"crop": "cut from the original", "enhance": str(call.arguments.get("method", "enhanced"))}
-    return f"{what.get(call.name, call.name)}, {width} x {height} px"
+    shown = f"{width} x {height} px"
+    if window := details.get("window_px"):
+        x1, y1, x2, y2 = window
+        cut = f"{x2 - x1} x {y2 - y1} px"
+        shown = cut if cut == shown else f"{cut}, enlarged to {shown}"
+    return f"{what.get(call.name, call.name)}, {shown}"
 
 
 def _tool_marks(call: ToolCall, details: dict[str, Any], image: np.ndarray) -> tuple[Mark, ...]:

@@ -49,6 +49,19 @@ def test_curves(built: dict[str, Table]) -> None:
     assert "blur" in _texts(figures.robustness_curves(audit_robustness.table(points, "tiny", "x")))
 
 
+def test_an_agent_that_answers_nothing_is_on_the_axis() -> None:
+    """A balanced accuracy of 0 lies above the lower end of every axis of accuracies."""
+    runs = {name: {"mvtec": [episode(i, i % 2 == 0, None) for i in range(8)]} for name in ("base", "full", "sft")}
+    built = benchmarks.build(runs, "tiny", "x")
+    points = [audit_robustness.Point(n, s, tuple(runs["full"]["mvtec"])) for n, s in (("none", 0), ("blur", 2))]
+    drawn = [
+        figures.ablation_bars(built["table3_modules"]),
+        figures.radar(built["table1_balanced_accuracy"], ["IndusAgent 8B"]),
+        figures.robustness_curves(audit_robustness.table(points, "tiny", "x")),
+    ]
+    assert all(axis.get_ylim()[0] < 0 for figure in drawn for axis in figure.axes)
+
+
 @pytest.mark.parametrize("name", profiles.NAMES)
 def test_the_overview_shows_the_real_configuration(name: str) -> None:
     profile = profiles.get(name)
