@@ -208,7 +208,7 @@ def reliability_diagram(runs: Mapping[str, Sequence[Episode]], profile: str = ""
 
 
 def _floor(values: Iterable[float | None]) -> float:
-    """Lower end of an axis of accuracies: 30, or below the lowest value, so that an agent that answers nothing shows."""
+    """Lower end of an axis of accuracies: 30, or below the lowest value: an agent that answers nothing shows too."""
     return min([30.0, *(v - 3 for v in values if v is not None and not np.isnan(v))])
 
 

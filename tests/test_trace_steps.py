@@ -44,6 +44,16 @@ def test_tool_image_is_made_again_from_the_original(sample):
     assert np.array_equal(step.images[0], expected) and len(step.captions) == 1
 
 
+def test_the_caption_says_how_far_a_crop_was_enlarged(sample):
+    small = {"region": [600, 300, 640, 340], "refine": False}
+    step = trace_steps.build(episode(sample, (("crop", small),)), sample).steps[2]
+    result = tools.run("crop", small, images.load_image(sample.image))
+    x1, y1, x2, y2 = result.details["window_px"]
+    height, width = result.images[0].shape[:2]
+    assert width > x2 - x1
+    assert step.captions == (f"cut from the original, {x2 - x1} x {y2 - y1} px, enlarged to {width} x {height} px",)
+
+
 def test_marks_hold_truth_prediction_and_tool_regions(sample):
     steps = trace_steps.build(episode(sample), sample).steps
     assert [m.box for m in steps[0].marks] == [SCRATCH]
