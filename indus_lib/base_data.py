@@ -33,12 +33,16 @@ GRIDS = ((6, 6), (9, 4), (4, 9))  # merged patches (rows, columns) of a view; 36
 CELL = 16  # pixels a side of a merged patch
 SIZES = (256, 320, 384, 448)
 BUNDLE = 50  # scenes of one job
-VIEWS = 5  # of a scene, in this order: global, two crowded windows, a window, an enhanced map
+VIEWS = 5  # of a scene, in this order: global, two crowded close-ups, a crowded window, an enhanced map
+CLOSE, WIDE = (0.28, 0.7), (0.5, 1.6)  # window side / view side: as the crop tool shows tiny things, and wider
+CROWD_SIZE, CROWD_CONTRAST = (11, 40), (28, 110)  # of the marks added there: pixels of the view, grey levels
+DIM_SIZE, DIM_CONTRAST = (0.1, 0.33), (4.0, 11.0)  # share of the side, grey levels, of the marks added under a map
 PARTS_SHARE = 0.35  # of the scenes show a part of the pool
 IGNORED = -1  # target of a patch whose mark nobody could see at this size
 VISIBLE = 60.0  # grey levels x pixels from which a mark is spoken of
 NOISE = 4.0  # grey levels of fine detail that hide nothing
 HINTED = 24.0  # below, a patch is not a target
+RESPONSE = 40.0  # grey levels off the middle of a texture map from which its mark is spoken of
 
 
 @dataclass(frozen=True)
@@ -59,41 +63,56 @@ def scene_views(seed: int) -> Iterator[View]:
     image, marks = _with_signs(rng, scene.image, list(scene.marks))
     high, wide = image.shape[:2]
     whole = (0, 0, wide, high)
-    yield _view(rng, image, whole, marks, scene, 1.0)
-    for _ in range(2):
-        cut, own = _crowded(rng, image, marks, _near(rng, marks, high, wide))
-        yield _view(rng, cut, (0, 0, cut.shape[1], cut.shape[0]), own, replace(scene, row=None), 1.0)
-    yield _view(rng, image, _near(rng, marks, high, wide), marks, scene, 1.0)
-    window = whole if rng.random() < 0.8 else _near(rng, marks, high, wide)
-    method = str(rng.choice(["texture", "clahe", "edges"], p=[0.8, 0.12, 0.08]))
+    yield _view(rng, image, whole, marks, scene)
+    for zoom in (CLOSE, CLOSE, WIDE):
+        cut, own = _crowded(rng, image, marks, _near(rng, marks, high, wide, zoom))
+        yield _view(rng, cut, (0, 0, cut.shape[1], cut.shape[0]), own, replace(scene, row=None))
+    window = whole if rng.random() < 0.8 else _near(rng, marks, high, wide, WIDE)
+    method = str(rng.choice(["texture", "clahe", "edges"], p=[0.84, 0.1, 0.06]))
     region = list(boxes.to_relative(window, wide, high))
+    image, marks = _dim(rng, image, marks)
     result = tools.run("enhance", {"method": method, "region": region}, image)
-    yield _view(rng, result.images[0], window, marks, scene, 4.0, already_cut=True)
+    yield _view(rng, image, window, marks, scene, result.images[0], method)
 
 
 def _crowded(
     rng: np.random.Generator, image: np.ndarray, marks: list[Mark], window: tuple[int, int, int, int]
 ) -> tuple[np.ndarray, list[Mark]]:
-    """A window with several tiny marks more: what a crop shows, several times over, since telling a crack from a speck
-    at eight pixels takes many examples."""
+    """A window with several marks more: what a crop shows, several times over, since telling a crack from a speck takes
+    many examples."""
     x1, y1, x2, y2 = window
     cut = image[y1:y2, x1:x2].astype(np.float32)
     own = [replace(m, mask=m.mask[y1:y2, x1:x2]) for m in marks if m.mask[y1:y2, x1:x2].any()]
     taken = np.any([m.mask for m in own], axis=0) if own else np.zeros(cut.shape[:2], bool)
-    for _ in range(int(rng.integers(0, 8))):
-        size = float(np.exp(rng.uniform(np.log(4), np.log(16))))
+    scale = np.sqrt(cut.shape[0] * cut.shape[1] / (36 * CELL * CELL))  # pixels of the window / of the view
+    for _ in range(int(rng.integers(0, 10))):
+        size = max(scale * float(np.exp(rng.uniform(*np.log(CROWD_SIZE)))), 3.5)
         reach = int(size / 2) + 2
+        if 2 * reach >= min(cut.shape[:2]):
+            continue
         x, y = rng.uniform(reach, cut.shape[1] - reach), rng.uniform(reach, cut.shape[0] - reach)
         if taken[int(y) - reach : int(y) + reach, int(x) - reach : int(x) + reach].any():
             continue
         layer = np.zeros_like(cut)
-        contrast = float(rng.choice([-1, 1])) * float(np.exp(rng.uniform(np.log(25), np.log(110))))
+        contrast = float(rng.choice([-1, 1])) * float(np.exp(rng.uniform(*np.log(CROWD_CONTRAST))))
         mark = add(rng, layer, str(rng.choice(BASE_KINDS)), (x, y), size, contrast)
         if mark is not None:
             cut += cv2.GaussianBlur(layer, (0, 0), rng.uniform(0.2, 0.6))
             own.append(mark)
             taken |= mark.mask
     return np.clip(np.rint(cut), 0, 255).astype(np.uint8), own
+
+
+def _dim(rng: np.random.Generator, image: np.ndarray, marks: list[Mark]) -> tuple[np.ndarray, list[Mark]]:
+    """The whole picture with up to two large marks more that only a map shows, of the order of the noise."""
+    canvas, own, (high, wide) = image.astype(np.float32), list(marks), image.shape[:2]
+    for _ in range(int(rng.integers(0, 3))):
+        size = min(high, wide) * float(rng.uniform(*DIM_SIZE))
+        centre = (rng.uniform(0.1, 0.9) * wide, rng.uniform(0.1, 0.9) * high)
+        contrast = float(rng.choice([-1, 1])) * float(rng.uniform(*DIM_CONTRAST))
+        mark = add(rng, canvas, str(rng.choice(BASE_KINDS)), centre, size, contrast)
+        own += [mark] if mark is not None else []
+    return np.clip(canvas + rng.uniform(-0.5, 0.5, canvas.shape), 0, 255).round().astype(np.uint8), own
 
 
 def _with_signs(rng: np.random.Generator, image: np.ndarray, marks: list[Mark]) -> tuple[np.ndarray, list[Mark]]:
@@ -114,10 +133,12 @@ def _with_signs(rng: np.random.Generator, image: np.ndarray, marks: list[Mark]) 
     return np.clip(canvas, 0, 255).astype(np.uint8), marks
 
 
-def _near(rng: np.random.Generator, marks: list[Mark], high: int, wide: int) -> tuple[int, int, int, int]:
-    """A square or oblong window at about native resolution, mostly with a mark somewhere in it."""
+def _near(
+    rng: np.random.Generator, marks: list[Mark], high: int, wide: int, zoom: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """A square or oblong window of `zoom` times the view's side, mostly with a mark somewhere in it."""
     rows, columns = GRIDS[int(rng.choice(3, p=[0.8, 0.1, 0.1]))]
-    scale = float(np.exp(rng.uniform(np.log(0.5), np.log(1.6)))) * CELL
+    scale = float(np.exp(rng.uniform(*np.log(zoom)))) * CELL
     h, w = min(round(rows * scale), high), min(round(columns * scale), wide)
     if marks and rng.random() < 0.8:
         x1, y1, x2, y2 = marks[int(rng.integers(len(marks)))].box
@@ -131,13 +152,13 @@ def _near(rng: np.random.Generator, marks: list[Mark], high: int, wide: int) -> 
 
 def _view(
     rng: np.random.Generator, image: np.ndarray, window: tuple[int, int, int, int], marks: list[Mark],
-    scene: factory.BaseScene, gain: float, already_cut: bool = False,
+    scene: factory.BaseScene, enhanced: np.ndarray | None = None, method: str = "",
 ) -> View:  # fmt: skip
     x1, y1, x2, y2 = window
     aspect = (y2 - y1) / (x2 - x1)
     grid = int(np.argmin([abs(np.log(aspect * c / r)) for r, c in GRIDS]))
     rows, columns = GRIDS[grid]
-    cut = image if already_cut else image[y1:y2, x1:x2]
+    cut = image[y1:y2, x1:x2] if enhanced is None else enhanced
     small = Image.fromarray(cut).resize((columns * CELL, rows * CELL), Image.Resampling.BICUBIC)
     targets = np.zeros((rows * columns, len(CLASSES)), np.int8)
     seen, hidden = [], np.zeros(rows * columns, bool)
@@ -148,9 +169,13 @@ def _view(
         share = cv2.resize(part.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
         cells = ((share > 0.06) | (share > 0.3 * share.max())).ravel()
         side = np.sqrt(part.sum() / part.size) * np.sqrt(rows * columns) * CELL  # pixels in the view
-        grain = 1.0 if already_cut else _grain(np.asarray(small), part)
-        strength = abs(mark.contrast) * min(side, 12) * gain / grain
-        if strength < HINTED:
+        if method == "texture":
+            strength = VISIBLE / RESPONSE * _response(cut, part)
+            if strength < HINTED:
+                continue  # the map is flat there: nothing to find
+        else:
+            strength = abs(mark.contrast) * min(side, 12) / _grain(np.asarray(small), part)
+        if strength < (VISIBLE if method == "texture" else HINTED):
             hidden |= cells
             continue
         targets[cells, CLASSES.index(mark.kind)] = targets[cells, -1] = 1
@@ -176,6 +201,12 @@ def _grain(view: np.ndarray, part: np.ndarray) -> float:
     grown = cv2.dilate(inside.astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
     ring = grown & ~(cv2.dilate(inside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
     return max(float(detail[ring].std()) / NOISE, 1.0) if ring.sum() > 8 else 1.0
+
+
+def _response(texture: np.ndarray, part: np.ndarray) -> float:
+    """Grey levels by which a texture map (h, w, 3) leaves its middle inside a mark, part (H, W) bool of its window."""
+    inside = cv2.resize(part.astype(np.uint8), texture.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+    return float(np.percentile(np.abs(texture[inside].astype(np.float32) - 128), 80)) if inside.any() else 0.0
 
 
 def free_points(targets: np.ndarray, grid: int) -> list[tuple[float, float]]:

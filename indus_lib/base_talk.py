@@ -14,12 +14,13 @@ import numpy as np
 from .boxes import SCALE
 from .factory_base import BASE_KINDS
 from .factory_patterns import GLYPHS
-from .protocol import box_text
+from .protocol import box_text, finding
 from .samples import Box
 
 NAMES = (*BASE_KINDS, *GLYPHS)
 Empty = Sequence[tuple[float, float]]
 Pair = tuple[str, str]
+YES_OR_NO = " Answer Yes or No."  # as the direct prompt ends
 LISTED = 4  # marks named in a list, the strongest first
 
 
@@ -75,9 +76,10 @@ def talk(rng: np.random.Generator, facts: Facts, empty: Sequence[tuple[float, fl
         short: Only questions with an answer of a word or two: a language model learns to look from these first.
     """
     some, signs = bool(facts.seen), any(m.kind in GLYPHS for m in facts.seen)
-    tasks = {_at: 3, _strongest: 4, _is: 2, _is_sign: 2 if signs else 0.5, _sign: 2, _tone: 1 if some else 0, _count: 1}
+    tasks = {_at: 3, _strongest: 4, _is: 2, _is_sign: 2 if signs else 0.5, _sign: 2, _tone: 1 if some else 0, _count: 1,
+             _larger: 1.5}  # fmt: skip
     if not short:
-        tasks |= {_where: 4 if some else 0, _row: 3 if facts.row else 0.8, _list: 0.6, _surface: 0.5}
+        tasks |= {_where: 4 if some else 0, _row: 3 if facts.row else 0.8, _list: 0.6, _surface: 0.5, _repeat: 1.5}
     share = np.array(list(tasks.values()))
     task = list(tasks)[int(rng.choice(len(tasks), p=share / share.sum()))]
     return task(rng, facts, empty)
@@ -103,9 +105,9 @@ def _tone(rng: np.random.Generator, facts: Facts, empty: Empty) -> Pair:
 def _is(rng: np.random.Generator, facts: Facts, empty: Empty) -> Pair:
     """Whether a kind is there, half and half."""
     present = sorted({m.kind for m in facts.seen})
-    if present and rng.random() < 0.5:
-        return f"Is there a {_one(rng, present)}?", "Yes"
-    return f"Is there a {_one(rng, [n for n in NAMES if n not in present])}?", "No"
+    there = bool(present) and rng.random() < 0.5
+    kind = _one(rng, present if there else [n for n in NAMES if n not in present])
+    return f"Is there a {kind}?{YES_OR_NO if rng.random() < 0.5 else ''}", "Yes" if there else "No"
 
 
 def _is_sign(rng: np.random.Generator, facts: Facts, empty: Empty) -> Pair:
@@ -123,7 +125,7 @@ def _sign(rng: np.random.Generator, facts: Facts, empty: Empty) -> Pair:
 
 
 def _strongest(rng: np.random.Generator, facts: Facts, empty: Empty) -> Pair:
-    return "Strongest mark?", f"{facts.seen[0].name if facts.seen else 'no mark'}."
+    return "What do you see?", finding(facts.seen[0].name if facts.seen else "")
 
 
 def _where(rng: np.random.Generator, facts: Facts, empty: Empty) -> Pair:
@@ -140,6 +142,19 @@ def _row(rng: np.random.Generator, facts: Facts, empty: Empty) -> Pair:
 
 def _count(rng: np.random.Generator, facts: Facts, empty: Empty) -> Pair:
     return "How many marks?", f"{len(facts.seen)}."
+
+
+def _larger(rng: np.random.Generator, facts: Facts, empty: Empty) -> Pair:
+    """Order of the numbers that a tool may report; nothing to do with the picture."""
+    a, b = (round(float(np.exp(rng.uniform(0, np.log(120))))) for _ in range(2))
+    return f"Is {a} % more than {b} %?{YES_OR_NO if rng.random() < 0.5 else ''}", "Yes" if a > b else "No"
+
+
+def _repeat(rng: np.random.Generator, facts: Facts, empty: Empty) -> Pair:
+    """To read a box that the text names; nothing to do with the picture."""
+    low, high = np.sort(rng.uniform(0, SCALE, (2, 2)), axis=0)
+    box = tens((*low, *high))
+    return f"It lies at {box}. Where is it?", f"{box}."
 
 
 def _surface(rng: np.random.Generator, facts: Facts, empty: Empty) -> Pair:

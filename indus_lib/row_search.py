@@ -1,7 +1,8 @@
 """Where a row of repeated features may lie, from the image alone: the two end points that `measure row` asks for.
 
 A band across the image is rotated through the half circle; where its profile repeats, the autocorrelation peaks.
-The teacher uses this for normal and anomalous images alike; the agent has to learn it. All thresholds ours.
+The teacher uses this for normal and anomalous images alike, and the tool where no row lies at the points that it was
+given. All thresholds ours.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .tool_row import find_row
+from .tool_row import Row, find_row
 
 SIDE = 192  # px of the searched view
 ANGLES = (*range(-9, 12, 3), *range(81, 102, 3))  # degrees; a product is seldom placed askew
@@ -19,6 +20,9 @@ BAND = 9  # px, height of a band
 STEP = 4  # px between bands
 MIN_LAG, MAX_LAG = 6, 48  # px between features
 MIN_SCORE = 0.25
+MIN_FEATURES = 4  # of a row worth comparing
+ALIKE = 0.15  # gaps within this share of the median count as alike
+MIN_ALIKE = 0.5  # share of alike gaps; below, what was read at the given points is no row
 LENGTH = 1.5  # a fault in a row leaves a shorter row that repeats better: prefer the long one
 
 
@@ -34,6 +38,8 @@ def find_rows(image: np.ndarray, keep: int = 3) -> list[RowGuess]:
     """Best row guesses of an image (uint8 H x W x 3), best first; empty when nothing repeats."""
     height, width = image.shape[:2]
     scale = SIDE / max(height, width)
+    if min(height, width) * scale < BAND:  # too thin for a band
+        return []
     grey = cv2.cvtColor(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
     detail = grey.astype(np.float32) - cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 8)
     found = [c for angle in ANGLES for c in _bands(detail, angle)]
@@ -50,21 +56,40 @@ def find_rows(image: np.ndarray, keep: int = 3) -> list[RowGuess]:
 
 def read_best(image: np.ndarray, keep: int = 4) -> RowGuess | None:
     """The guess whose row reads best on the original: many features, most gaps alike (one odd gap does not count)."""
+    read = [(_evenness(row) ** 2 * len(row.centres) ** 0.5, guess) for guess, row in _readings(image, keep)]
+    return max(read, key=lambda pair: pair[0])[1] if read else None
+
+
+def read_near(image: np.ndarray, start: np.ndarray, end: np.ndarray, keep: int = 4) -> tuple[Row, bool]:
+    """(row, whether it lies at the points). Points in px: what the caliper reads there; where that is no row, the row of
+    the image that reads best, since a model that sees a small view points badly."""
+    row = find_row(image, start, end)
+    if len(row.centres) >= MIN_FEATURES and _evenness(row) >= MIN_ALIKE:
+        return row, True
+    other = read_best(image, keep)
+    if other is None:
+        return row, True
     height, width = image.shape[:2]
-    best, best_value = None, 0.0
+    start, end = np.array(other.points) * (width, height) / 1000
+    return find_row(image, start, end), False
+
+
+def _readings(image: np.ndarray, keep: int) -> list[tuple[RowGuess, Row]]:
+    height, width = image.shape[:2]
+    found = []
     for guess in find_rows(image, keep):
         start, end = np.array(guess.points) * (width, height) / 1000
-        if np.hypot(*(end - start)) < 8:
-            continue
-        centres = find_row(image, start, end).centres
-        if len(centres) < 4:
-            continue
-        gaps = np.hypot(*np.diff(centres, axis=0).T)
-        alike = float((np.abs(gaps / np.median(gaps) - 1) < 0.15).mean())
-        value = alike**2 * len(centres) ** 0.5
-        if value > best_value:
-            best, best_value = guess, value
-    return best
+        if np.hypot(*(end - start)) >= 8:
+            row = find_row(image, start, end)
+            if len(row.centres) >= MIN_FEATURES:
+                found.append((guess, row))
+    return found
+
+
+def _evenness(row: Row) -> float:
+    """Share of the gaps that are alike."""
+    gaps = np.hypot(*np.diff(row.centres, axis=0).T)
+    return float((np.abs(gaps / np.median(gaps) - 1) < ALIKE).mean())
 
 
 def _bands(detail: np.ndarray, angle: int) -> list[tuple[float, np.ndarray]]:

@@ -8,16 +8,17 @@ which is usually the strongest contrast in the picture, leaves almost no residua
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import cv2
 import numpy as np
 
 from . import boxes
 from .samples import Box
-from .tool_result import ToolResult
+from .tool_result import ToolResult, Window
+from .tool_shape import blob_shape
 
-MIN_WINDOW = 48  # px, of the original; not in paper
+MIN_WINDOW = 28  # px, of the original; not in paper
 MIN_SIDE = 96  # px of what is returned: a smaller window is enlarged to it; not in paper
 MARGIN = 1.6  # window side / blob side; not in paper
 ANALYSIS_SIDE = 1280  # longer regions are searched at an integer reduction (speed); not in paper
@@ -28,8 +29,6 @@ CLEAR = 7.5  # score from which a small thing stands out; not in paper
 TWINS = 0.7  # penalty exponent of repeated features; not in paper
 EDGE = 0.3  # how much the steps of the background around a residual count against it; not in paper
 MIN_SCORE = 3.5  # local deviations; below: nothing stands out, centre crop; not in paper
-
-Window = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def crop(image: np.ndarray, region: Box, refine: bool = True) -> ToolResult:
 
     Returns:
         One image (native pixels, enlarged by an integer factor only when its longer side is under `MIN_SIDE`).
-        `details`: method, score, blob (relative box or None), candidates [[box, score], ...].
+        `details`: method, score, blob (relative box or None), candidates [[box, score], ...], shape (`tool_shape`).
     """
     height, width = image.shape[:2]
     asked = boxes.to_pixels(region, width, height)
@@ -86,6 +85,9 @@ def crop(image: np.ndarray, region: Box, refine: bool = True) -> ToolResult:
     text = f"crop [{','.join(map(str, final))}] {source}"
     if method == "foreground extraction":
         text += f", it lies at {boxes.coarse_text(found[0].window, width, height)}"
+        if (shape := blob_shape(image, found[0].window)) is not None:
+            text += f", {shape.text}"
+            details["shape"] = asdict(shape)
     return ToolResult(True, text, [_cut(image, window)], (final,), details=details)
 
 

@@ -39,7 +39,8 @@ def enhance(image: np.ndarray, method: str, region: Box | None = None) -> ToolRe
         region: Relative box, the whole image when None.
 
     Returns:
-        One uint8 H x W x 3 image. `details`: method, and for `texture` the peak departure in deviations.
+        One uint8 H x W x 3 image. `details`: method, and for `texture` the peak departure in deviations (the text says
+        it in tenths).
     """
     height, width = image.shape[:2]
     window = boxes.to_pixels(region or (0, 0, 1000, 1000), width, height)
@@ -59,7 +60,8 @@ def enhance(image: np.ndarray, method: str, region: Box | None = None) -> ToolRe
     final = boxes.to_relative(window, width, height)
     text = f"enhance {method} of [{','.join(map(str, final))}]: {_TEXTS[method]}"
     if strongest is not None:
-        text += f", strongest at {boxes.coarse_text(strongest, width, height)}"
+        strength = round(10 * float(details["peak"]))  # type: ignore[arg-type]
+        text += f", strongest at {boxes.coarse_text(strongest, width, height)}, strength {strength}"
     return ToolResult(True, text, [out], (final,), details=details)
 
 

@@ -1,7 +1,8 @@
 """T_measure: distance, angle, relative position and spacing between coordinates the agent gives (paper section 2).
 
 `row` is a caliper: it finds the repeated features between two rough end points itself (see tool_row.py), because
-an agent that reads a small view cannot place ten points to a pixel.
+an agent that reads a small view cannot place ten points to a pixel. Where there is no row, it reads the clearest one
+of the image and says so.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from . import boxes
+from . import boxes, row_search
 from .boxes import SCALE
 from .samples import Box
 from .tool_result import ToolError, ToolResult
-from .tool_row import find_row
 
 KINDS = ("distance", "angle", "position", "spacing", "row")
 MAX_POINTS = 64  # not in paper
@@ -107,7 +107,7 @@ def _spacing(p: np.ndarray, mm: float | None) -> tuple[str, dict[str, Any]]:
 
 def _row(image: np.ndarray, p: np.ndarray, mm: float | None) -> ToolResult:
     height, width = image.shape[:2]
-    row = find_row(image, p[0], p[1])
+    row, there = row_search.read_near(image, p[0], p[1])
     region = _around(row.centres if len(row.centres) else p, width, height)
     details: dict[str, Any] = {
         "kind": "row",
@@ -116,14 +116,15 @@ def _row(image: np.ndarray, p: np.ndarray, mm: float | None) -> ToolResult:
         "deviation": row.deviation,
         "offset": row.offset,
         "polarity": row.polarity,
+        "at_points": there,
     }
     if len(row.centres) < 3:
-        text = "row: no row of repeated features found there"
+        text = "row: no row of repeated features found"
         return ToolResult(True, text, regions=(region,), details=details)
     assert row.odd is not None
     details["odd"] = list(row.odd)
     text = (
-        f"row: {len(row.centres)} features, median spacing {length(row.median, mm)}, largest gap deviation "
+        f"{'row' if there else 'row elsewhere'}: {len(row.centres)} features, median spacing {length(row.median, mm)}, largest gap deviation "
         f"{round(row.deviation)} %, largest sideways offset {round(row.offset)} %, "
         f"worst at {boxes.coarse_text(row.odd, width, height)}"
     )

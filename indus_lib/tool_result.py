@@ -9,6 +9,9 @@ import numpy as np
 
 from .samples import Box
 
+Window = tuple[int, int, int, int]
+"""Pixels of an image: (x1, y1, x2, y2), end exclusive."""
+
 
 class ToolError(ValueError):
     """An argument that no schema can rule out but that the tool cannot use; its text goes to the model."""

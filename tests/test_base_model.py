@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import astuple, replace
 from pathlib import Path
 
@@ -64,16 +65,20 @@ def test_answers_are_true(seen: list[Seen], row: tuple[int, ...], seed: int) -> 
     rng = np.random.default_rng(seed)
     for question, answer in [talk(rng, facts, [(50.0, 50.0)], bool(k % 2)) for k in range(8)]:
         if question.startswith("Is there a "):
-            asked = question.removeprefix("Is there a ").removesuffix("?")
+            asked = question.removeprefix("Is there a ").partition("?")[0]
             assert answer == ("Yes" if asked in names | kinds else "No")
+        elif found := re.match(r"Is (\d+) % more than (\d+) %\?", question):
+            assert answer == ("Yes" if int(found[1]) > int(found[2]) else "No")
+        elif question.startswith("It lies at ["):
+            assert answer == question.removeprefix("It lies at ").partition(" ")[0]
         elif question == "How many marks?":
             assert answer == f"{len(seen)}."
         elif question.startswith("What is at [50,50]"):
             assert answer == "nothing."
         elif question == "Where is the row?":
             assert answer == ("[100,500] to [900,520]." if row else "no row.")
-        elif question == "Strongest mark?":
-            assert answer == f"{seen[0].name if seen else 'no mark'}."
+        elif question == "What do you see?":
+            assert answer == f"see {seen[0].name if seen else 'nothing'}"
 
 
 def test_free_points_lie_outside_the_marks() -> None:

@@ -193,9 +193,9 @@ def test_crop_finds_a_four_pixel_mark_in_the_whole_image(x: int, y: int, sign: i
     left, top, right, bottom = result.details["window_px"]
     assert result.details["method"] == "foreground extraction"
     assert left <= x <= right and top <= y <= bottom
-    assert (right - left, bottom - top) == (48, 48) and result.images[0].shape == (96, 96, 3)
-    native = _grey(plane)[top:bottom, left:right]  # pixels of the original, enlarged by two
-    assert (result.images[0] == cv2.resize(native, (96, 96), interpolation=cv2.INTER_CUBIC)).all()
+    assert (right - left, bottom - top) == (28, 28) and result.images[0].shape == (112, 112, 3)
+    native = _grey(plane)[top:bottom, left:right]  # pixels of the original, enlarged by four
+    assert (result.images[0] == cv2.resize(native, (112, 112), interpolation=cv2.INTER_CUBIC)).all()
     assert _says_where(result.text, (x - 2, y - 2, x + 2, y + 2))
 
 
@@ -242,7 +242,7 @@ def test_crop_as_asked_and_small_regions() -> None:
     assert exact.details["window_px"] == [38, 76, 135, 173]  # 38.4 .. 134.4 and 76.8 .. 172.8 px: no pixel is lost
     assert (exact.images[0] == PLAIN[76:173, 38:135]).all() and exact.text == "crop [99,198,352,451] from asked region"
     small = tools.run("crop", {"region": [0, 0, 50, 50]}, PLAIN)
-    assert small.details["window_px"] == [0, 0, 48, 48] and small.text.endswith("from asked region")
+    assert small.details["window_px"] == [0, 0, 28, 28] and small.text.endswith("from asked region")
     tiny = tools.run("crop", {"region": [0, 0, 26, 26], "refine": False}, PLAIN)
     assert tiny.images[0].shape[:2] == (100, 100)  # 10 px enlarged by the integer 10
     assert (tiny.images[0] == cv2.resize(PLAIN[:10, :10], (100, 100), interpolation=cv2.INTER_CUBIC)).all()
@@ -254,6 +254,33 @@ def test_crop_stays_inside_the_asked_region() -> None:
     plane[300:304, 300:304] -= 40
     left, top, right, bottom = tools.run("crop", {"region": [500, 500, 1000, 1000]}, _grey(plane)).details["window_px"]
     assert left <= 302 <= right and top <= 302 <= bottom
+
+
+@pytest.mark.parametrize("sign", [-60, 60])
+def test_crop_tells_the_shape_of_what_it_found(sign: int) -> None:
+    """A dot, a square and a line of known size on a noisy surface."""
+    shapes = {}
+    for name in ("dot", "square", "line"):
+        plane = _surface()
+        if name == "dot":
+            plane += sign * (np.hypot(*np.ogrid[-200.5:183.5, -150.5:233.5]) < 4)
+        else:
+            high, wide = (7, 7) if name == "square" else (3, 15)
+            plane[197 : 197 + high, 148 : 148 + wide] += sign
+        result = tools.run("crop", {"region": WHOLE}, _grey(plane))
+        shapes[name] = result.details["shape"]
+        shape = result.details["shape"]
+        said = f"{shape['across']} px across, {shape['longer']} % longer than wide, {shape['solid']} % solid"
+        assert result.text.endswith(said)
+    assert all(6 <= shapes[name]["across"] <= 8 and shapes[name]["longer"] < 14 for name in ("dot", "square"))
+    assert all(shapes[name]["solid"] > 90 for name in ("dot", "square"))
+    assert shapes["line"]["longer"] > 200 and 5 <= shapes["line"]["across"] <= 9
+
+
+def test_an_open_shape_is_not_solid() -> None:
+    plane = _surface()
+    cv2.polylines(plane, [np.array([[140, 210], [150, 190], [160, 210]], np.int32)], False, 60.0, 2)
+    assert tools.run("crop", {"region": WHOLE}, _grey(plane)).details["shape"]["solid"] < 75
 
 
 def test_crop_on_factory_marks() -> None:
@@ -288,6 +315,10 @@ def test_texture_shows_a_faint_stain_and_leaves_a_clean_face_flat() -> None:
     assert np.hypot(at[1] * 4 - 250, at[0] * 4 - 120) < 50
     text = tools.run("enhance", {"method": "texture"}, _grey(stained)).text
     assert _says_where(text, (215, 85, 285, 155), least=0.2)
+    strength = [
+        int(tools.run("enhance", {"method": "texture"}, _grey(p)).text.rpartition(" ")[2]) for p in (clean, stained)
+    ]
+    assert strength[1] > 1.5 * strength[0]
     part = tools.run("enhance", {"method": "texture", "region": [400, 0, 1000, 600]}, _grey(stained)).text
     assert _says_where(part, (215, 85, 285, 155))  # relative to the photograph, not to the region
 
@@ -408,7 +439,15 @@ def test_row_in_any_direction(angle: int) -> None:
 def test_no_row_in_noise_or_nothing() -> None:
     for image in (PLAIN, np.zeros((64, 64, 3), np.uint8)):
         result = tools.run("measure", {"kind": "row", "points": [[100, 500], [900, 500]]}, image)
-        assert result.ok and result.text == "row: no row of repeated features found there"
+        assert result.ok and result.text == "row: no row of repeated features found"
+
+
+def test_row_is_found_where_the_points_miss_it() -> None:
+    image = _bars(EVEN)
+    there = tools.run("measure", {"kind": "row", "points": ENDS}, image)
+    away = tools.run("measure", {"kind": "row", "points": [[100, 900], [900, 930]]}, image)
+    assert there.text.startswith("row: 9 features") and away.text.startswith("row elsewhere: 9 features")
+    np.testing.assert_allclose(away.details["centres"], there.details["centres"], atol=1.5)
 
 
 def test_row_separates_factory_rows() -> None:
