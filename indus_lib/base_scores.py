@@ -54,7 +54,7 @@ def _judge(trainer: BaseTrainer, rows: np.ndarray, right: dict[str, Any]) -> Non
         hidden = trainer.forward(ids, [[int(r)] for r in pictures])[line, first - 1]
         hits.append(trainer.model.lm_head(hidden).argmax(-1) == truth)
     for k, (question, _) in enumerate(pairs):
-        name = " ".join(question.split("[")[0].split()[:3])
+        name = " ".join([word for word in question.split("[")[0].split() if not word.isdigit()][:3])
         right.setdefault(name, []).append((bool(hits[0][k]), bool(hits[1][k])))
 
 

@@ -76,10 +76,10 @@ def talk(rng: np.random.Generator, facts: Facts, empty: Sequence[tuple[float, fl
         short: Only questions with an answer of a word or two: a language model learns to look from these first.
     """
     some, signs = bool(facts.seen), any(m.kind in GLYPHS for m in facts.seen)
-    tasks = {_at: 3, _strongest: 4, _is: 2, _is_sign: 2 if signs else 0.5, _sign: 2, _tone: 1 if some else 0, _count: 1,
-             _larger: 1.5}  # fmt: skip
+    tasks = {_strongest: 4, _sign: 2.5, _is: 2, _is_sign: 2 if signs else 0.5, _at: 1.5, _larger: 1.5, _count: 0.5,
+             _tone: 0.5 if some else 0}  # fmt: skip
     if not short:
-        tasks |= {_where: 4 if some else 0, _row: 3 if facts.row else 0.8, _list: 0.6, _surface: 0.5, _repeat: 1.5}
+        tasks |= {_where: 3 if some else 0, _row: 3 if facts.row else 0.8, _repeat: 1.5, _list: 0.3, _surface: 0.3}
     share = np.array(list(tasks.values()))
     task = list(tasks)[int(rng.choice(len(tasks), p=share / share.sum()))]
     return task(rng, facts, empty)

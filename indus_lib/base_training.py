@@ -199,8 +199,8 @@ class BaseTrainer:
     def _naming(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Which of all kinds the patches of one mark show, taken together; logits, targets (B*36, classes).
 
-        Patch by patch, "some mark" is learnt and its kind is not: after 2,200 steps a crack and a drilled hole were told
-        apart no better than by chance (docs/log.md).
+        Patch by patch, "some mark" is learnt and its kind is not: after 2,200 steps a crack and a drilled hole were
+        told apart no better than by chance (docs/log.md).
         """
         kinds = len(NAMES)
         inside = (targets[:, :kinds] > 0).float().view(-1, 36, kinds)

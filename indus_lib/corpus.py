@@ -271,20 +271,21 @@ def run_calls(sample: Sample, calls: Sequence[ToolCall], image: Any = None) -> l
     return [(c, tools.run(c.name, c.arguments, image, **context)) for c in calls]
 
 
-def conversation(record: Record, folder: Path | str, config: Inspection) -> Conversation:
+def conversation(record: Record, folder: Path | str, config: Inspection, *, terse: bool = False) -> Conversation:
     """The whole trajectory with the tokens of the inspection loop: what SFT trains on.
 
     Args:
         record: One of `read`.
         folder: Where `corpus.jsonl` lies.
         config: The profile's `inspection`: wording of the instruction, size of the shown image.
+        terse: Thoughts are cut to their finding (`protocol.terse`).
     """
     sample, turns = to_sample(record, folder), to_turns(record)
     image = images.load_image(sample.image, sample.tile)
     question = protocol.question(sample.category if config.name_category else "", config.detail)
     talk = protocol.start(shown(image, config.max_side), question)
     for turn in turns:
-        talk = protocol.add_assistant(talk, turn.text)
+        talk = protocol.add_assistant(talk, protocol.terse(turn.text) if terse else turn.text)
         if turn.calls:
             talk = protocol.add_observation(talk, run_calls(sample, turn.calls, image))
     return talk

@@ -157,7 +157,7 @@ def encoded(profile: Profile, split: str = "train") -> list[train_data.Encoded]:
     work = folder(profile) / "work/corpus"
     records = corpus.read(work, split)
     processor = load_processor(model_path(profile, "base"))
-    talks = (corpus.conversation(r, work, profile.inspection) for r in records)
+    talks = (corpus.conversation(r, work, profile.inspection, terse=profile.sft.terse) for r in records)
     return train_data.encode_all(
         talks, processor, max_length=profile.sft.max_length, total=len(records), progress=f"encode {split}"
     )

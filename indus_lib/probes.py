@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,11 +66,20 @@ class Tower:
 
 
 def tool_features(tower: Tower, tool: str, samples: Sequence[Sample], photos: Sequence[np.ndarray]) -> np.ndarray:
-    """(N, F) of what a tool returns: pooled read-outs of its image, or the numbers of the row caliper."""
+    """(N, F) of what a tool returns: the numbers that it says, and pooled read-outs of its image if it has one."""
     if tool == "measure":
         return np.array([row_numbers(s, photo) for s, photo in zip(samples, photos, strict=True)])
     results = [loop.run_call(CALLS[tool], photo, s) for s, photo in zip(samples, photos, strict=True)]
-    return tower.pooled([r.images[0] for r in results])
+    said = np.array([spoken_numbers(r.details) for r in results])
+    return np.hstack([said, tower.pooled([r.images[0] for r in results])])
+
+
+def spoken_numbers(details: dict[str, Any]) -> tuple[float, ...]:
+    """What a crop says of the shape of its find, on logarithmic scales, or how strong the peak of a map is."""
+    if "peak" in details:
+        return (float(np.log1p(details["peak"])),)
+    shape = details.get("shape") or {"across": 0, "longer": 0, "solid": 0}
+    return (*(float(np.log1p(shape[name])) for name in ("across", "longer")), shape["solid"] / 100)
 
 
 def row_numbers(sample: Sample, photo: np.ndarray) -> tuple[float, float]:

@@ -69,7 +69,9 @@ class SFT:
     warmup: float = 0.03  # not in paper
     max_length: int = 4608  # section 6: prompt 4096 + completion 512
     vision_rate: float = 0.0  # learning rate of the vision tower / of the rest, 0 = frozen; not in paper
-    decision_weight: float = 1.0  # of a token outside the thoughts against one inside; not in paper
+    terse: bool = False  # thoughts cut to what they find, for a model too small for the sentences; not in paper
+    withheld: float = 0.0  # share of the pictures that training does not see (`sft.withhold`); not in paper
+    decision_weight: float = 1.0  # of the finding, where the verdict is taken, against other tokens; not in paper
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,14 @@ TINY = Profile(
     inspection=Inspection(detail="short", name_category=False, max_new_tokens=96, batch=128, max_side=1024),
     corpus=Corpus(n=3200, teacher="offline"),
     sft=SFT(
-        epochs=4, batch=32, accumulation=1, learning_rate=1e-3, max_length=512, vision_rate=0.3, decision_weight=4.0
+        epochs=4,
+        batch=16,
+        accumulation=1,
+        learning_rate=1e-3,
+        max_length=512,
+        terse=True,
+        withheld=0.7,
+        decision_weight=8.0,
     ),
     grpo=GRPO(prompts=16, accumulation=1, steps=20, max_completion=256, learning_rate=1e-4, freeze_vision=True),
 )

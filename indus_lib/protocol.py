@@ -25,7 +25,8 @@ CUES = ("edge", "corner", "spacing", "bending", "surface mark", "component", "te
 SUSPICIONS = ("low", "medium", "high")
 CHOICES = {"scale": SCALES, "cue": CUES, "suspicion": SUSPICIONS, "preliminary": ("Yes", "No")}
 
-THINK_CLOSE = "</think>"
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+SOMETHING = "something"  # finding of a terse turn that saw anything at all
 FINDING = re.compile(r"(?:<think>|evidence: )(see [^,;:<]*)")
 """Where a turn says what it sees, if it does: see `finding`."""
 MARGIN_PREFIX = "<answer>"
@@ -170,6 +171,19 @@ def finding(name: str) -> str:
     """`see crack`, or `see nothing`: how a thought of the offline teacher begins. The verdict is really taken here,
     in one or two tokens; the sentence behind only explains it."""
     return f"see {clean(name) or 'nothing'}"
+
+
+def terse(text: str) -> str:
+    """A turn whose thought is cut to one word of two, `see something` or `see nothing`; as it is without a finding.
+
+    For a model of five million parameters: sentences drawn at random were most of its loss, and where twenty kinds share
+    the probability of a fault, "nothing" wins every greedy choice (docs/log.md).
+    """
+    found = FINDING.search(text)
+    if found is None:
+        return text
+    seen = "" if found[1].strip() == finding("") else SOMETHING
+    return THINK_OPEN + finding(seen) + text[text.find(THINK_CLOSE) :]
 
 
 def turn_text(think: str, tail: str) -> str:

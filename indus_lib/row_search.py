@@ -61,8 +61,8 @@ def read_best(image: np.ndarray, keep: int = 4) -> RowGuess | None:
 
 
 def read_near(image: np.ndarray, start: np.ndarray, end: np.ndarray, keep: int = 4) -> tuple[Row, bool]:
-    """(row, whether it lies at the points). Points in px: what the caliper reads there; where that is no row, the row of
-    the image that reads best, since a model that sees a small view points badly."""
+    """(row, whether it lies at the points). Points in px: what the caliper reads there; where that is no row, the row
+    of the image that reads best, since a model that sees a small view points badly."""
     row = find_row(image, start, end)
     if len(row.centres) >= MIN_FEATURES and _evenness(row) >= MIN_ALIKE:
         return row, True

@@ -4,9 +4,10 @@
 the collator (`train_data`), batches of similar length, and a result that any policy opens by its path: LoRA adapters
 are merged, full weights saved as they are. A killed run goes on from its last checkpoint when called again.
 
-Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given); a token outside
-the thoughts may count more than one inside (`SFT.decision_weight`, 1 for the 8B); batches are bucketed by length; on a
-CPU the vision tower runs its batched twin (`fast_vision`, same numbers) and looks once at each picture.
+Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given); the token where
+the verdict is taken may count more than the others (`SFT.decision_weight`, 1 for the 8B); some pictures may be withheld
+(`SFT.withheld`, none for the 8B) and thoughts cut short (`SFT.terse`); batches are bucketed by length; on a CPU the
+vision tower runs its batched twin (`fast_vision`, same numbers) and looks once at each picture.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Buckets(LengthGroupedSampler):
 
 class BucketTrainer(Trainer):
     """`Trainer` whose batches hold conversations of similar length (less padding, same epochs), and whose loss counts
-    calls and verdicts by the `weights` of the batch.
+    findings by the `weights` of the batch.
 
     Attributes:
         vision_rate: Learning rate of the vision tower / of the rest.
@@ -162,11 +163,36 @@ def _prepare(
         memory = VisionMemory(REMEMBERED)
         memory.attach(model.model.visual)
         memory.fill(model.model.visual, rows, progress=progress)
+    if config.withheld:
+        withhold(model, config.withheld)
     if lora:
         from peft import get_peft_model
 
         model = get_peft_model(model, training_runs.lora_config())
     return model, processor
+
+
+def withhold(model: Any, share: float) -> None:
+    """While `model` (a `Qwen3VLForConditionalGeneration`) trains, show nothing of a random `share` of the pictures.
+
+    A few thousand pictures are soon known by heart; a verdict that can be remembered is not read from the observation.
+    The instance's forward is replaced, the model in evaluation sees everything.
+    """
+    visual = model.model.visual
+    look = visual.forward
+
+    def forward(hidden_states: torch.Tensor, grid_thw: torch.Tensor, **options: Any) -> Any:
+        found = look(hidden_states, grid_thw=grid_thw, **options)
+        if not model.training:
+            return found
+        counts = grid_thw.prod(-1) // visual.spatial_merge_size**2
+        shown = (torch.rand(len(counts)) >= share).to(found.pooler_output)
+        each = shown.to(counts.device).repeat_interleave(counts)[:, None]
+        found.pooler_output = found.pooler_output * each
+        found.deepstack_features = [layer * each for layer in found.deepstack_features]
+        return found
+
+    visual.forward = forward
 
 
 def digest(corpus: Sequence[Encoded]) -> str:

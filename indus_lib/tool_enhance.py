@@ -14,7 +14,7 @@ import numpy as np
 
 from . import boxes
 from .samples import Box
-from .tool_result import ToolResult
+from .tool_result import ToolResult, rounded
 
 METHODS = ("clahe", "edges", "texture")
 MAX_SIDE = 1280  # longer side of what is filtered and returned; not in paper
@@ -60,7 +60,7 @@ def enhance(image: np.ndarray, method: str, region: Box | None = None) -> ToolRe
     final = boxes.to_relative(window, width, height)
     text = f"enhance {method} of [{','.join(map(str, final))}]: {_TEXTS[method]}"
     if strongest is not None:
-        strength = round(10 * float(details["peak"]))  # type: ignore[arg-type]
+        strength = rounded(10 * float(details["peak"]))  # type: ignore[arg-type]
         text += f", strongest at {boxes.coarse_text(strongest, width, height)}, strength {strength}"
     return ToolResult(True, text, [out], (final,), details=details)
 

@@ -16,7 +16,7 @@ import numpy as np
 from . import boxes, row_search
 from .boxes import SCALE
 from .samples import Box
-from .tool_result import ToolError, ToolResult
+from .tool_result import ToolError, ToolResult, rounded
 
 KINDS = ("distance", "angle", "position", "spacing", "row")
 MAX_POINTS = 64  # not in paper
@@ -124,8 +124,8 @@ def _row(image: np.ndarray, p: np.ndarray, mm: float | None) -> ToolResult:
     assert row.odd is not None
     details["odd"] = list(row.odd)
     text = (
-        f"{'row' if there else 'row elsewhere'}: {len(row.centres)} features, median spacing {length(row.median, mm)}, largest gap deviation "
-        f"{round(row.deviation)} %, largest sideways offset {round(row.offset)} %, "
+        f"{'row' if there else 'row elsewhere'}: {len(row.centres)} features, median spacing "
+        f"{length(row.median, mm)}, largest gap deviation {rounded(row.deviation)} %, largest sideways offset {rounded(row.offset)} %, "
         f"worst at {boxes.coarse_text(row.odd, width, height)}"
     )
     return ToolResult(True, text, regions=(region,), details=details)

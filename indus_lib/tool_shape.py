@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from skimage.measure import label, regionprops
 
-from .tool_result import Window
+from .tool_result import Window, rounded
 
 MAX_ZOOM = 6  # px are halved this often, so that an outline of a few px has a shape; not in paper
 ZOOMED = 96  # px to which a blob is enlarged at most; not in paper
@@ -33,7 +33,8 @@ class Shape:
     @property
     def text(self) -> str:
         """As the observation writes it."""
-        return f"{self.across} px across, {self.longer} % longer than wide, {self.solid} % solid"
+        across = self.across if self.across < 20 else rounded(self.across)
+        return f"{across} px across, {rounded(self.solid)} % solid, {rounded(self.longer)} % longer than wide"
 
 
 def blob_shape(image: np.ndarray, blob: Window) -> Shape | None:

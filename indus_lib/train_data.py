@@ -23,10 +23,10 @@ from tqdm.auto import tqdm
 
 from .policies import Conversation
 from .processing import END_OF_TURN, IndusProcessor, images_of, render
-from .protocol import FINDING, THINK_CLOSE
+from .protocol import FINDING
 
 IGNORED = -100  # label of a token that is not learnt
-GIVEN, THOUGHT, DECISION = range(3)  # what a token is
+GIVEN, SPOKEN, DECISION = range(3)  # what a token is
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Encoded:
     Attributes:
         input_ids: (T,) int64, image placeholders expanded.
         mask: (T,) bool, True on what the agent generated.
-        decision: (T,) bool, True on what it generated outside its thoughts (calls, location, type, answer), and on the
-            finding that a thought begins with.
+        decision: (T,) bool, True on the finding that a thought begins with (`protocol.finding`): the verdict is taken
+            there, in one or two tokens, and the rest of a turn follows from it.
         pixel_values: (patches, C * temporal * patch * patch), float16 to hold a corpus in memory, or float32.
         image_grid_thw: (images, 3) int64.
     """
@@ -75,7 +75,7 @@ def encode(conversation: Conversation, processor: IndusProcessor, *, dtype: torc
 
 
 def _pieces(conversation: Conversation, k: int, processor: IndusProcessor) -> list[tuple[list[int], int]]:
-    """(ids, GIVEN, THOUGHT or DECISION) of the parts of message k, in order."""
+    """(ids, GIVEN, SPOKEN or DECISION) of the parts of message k, in order."""
     before = _text(conversation[:k], processor)
     if conversation[k]["role"] != "assistant":
         return [(_ids(_text(conversation[: k + 1], processor)[len(before) :], processor), GIVEN)]
@@ -95,9 +95,8 @@ def _pieces(conversation: Conversation, k: int, processor: IndusProcessor) -> li
 
 
 def _kinds(text: str, count: int, processor: IndusProcessor) -> np.ndarray:
-    """(count,) THOUGHT or DECISION of a turn's tokens; places are counted by tokenising what stands before them."""
-    kinds = np.full(count, DECISION)
-    kinds[: _tokens_before(text, text.find(THINK_CLOSE) + len(THINK_CLOSE), processor)] = THOUGHT
+    """(count,) SPOKEN or DECISION of a turn's tokens; places are counted by tokenising what stands before them."""
+    kinds = np.full(count, SPOKEN)
     if found := FINDING.search(text):
         first, end = (_tokens_before(text, at, processor) for at in found.span(1))
         kinds[first:end] = DECISION
@@ -105,7 +104,7 @@ def _kinds(text: str, count: int, processor: IndusProcessor) -> np.ndarray:
 
 
 def _tokens_before(text: str, end: int, processor: IndusProcessor) -> int:
-    return len(_ids(text[:end], processor)) if THINK_CLOSE in text else 0
+    return len(_ids(text[:end], processor))
 
 
 def _text(conversation: Conversation, processor: IndusProcessor) -> str:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from indus_lib import base_data, base_scores, base_training
 from indus_lib.base_data import CLASSES, GRIDS, IGNORED, free_points, scene_views
 from indus_lib.base_talk import NAMES, Facts, Seen, talk
+from indus_lib.processing import StandardisedImageProcessor
 
 FEW = base_training.BaseConfig(
     scenes=6, held_out=2, dense_steps=2, talk_steps=2, batch=4, questions=4, save_every=99
@@ -133,6 +134,43 @@ def test_settling_changes_no_patch_label(data: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(trainer.head(merged), before, rtol=1e-4, atol=1e-4)
     assert 0 < float(merged.std()) < 3 * base_training.FEATURE_SIZE
     assert not trainer.model.model.visual(pixels, grid_thw=grid).deepstack_features[0].any()
+
+
+def test_the_word_for_a_kind_begins_where_the_tower_puts_it(data: Path, tmp_path: Path) -> None:
+    trainer = base_training.BaseTrainer(FEW, data, tmp_path / "m", ["a crack, a hole, a print"] * 50)
+    trainer._settle()
+    (token,) = trainer.processor.tokenizer.encode(" crack", add_special_tokens=False)
+    word = trainer.model.get_input_embeddings().weight[token]
+    similarity = torch.cosine_similarity(trainer.head.weight[: len(NAMES)], word, dim=1)
+    assert int(similarity.argmax()) == NAMES.index("crack") and float(word.norm()) == pytest.approx(1, abs=1e-4)
+
+
+def test_naming_looks_at_all_patches_of_a_mark_together(data: Path, tmp_path: Path) -> None:
+    trainer = base_training.BaseTrainer(FEW, data, tmp_path / "m", ["a text"])
+    targets = torch.zeros(72, len(CLASSES))
+    targets[3:6, NAMES.index("crack")] = targets[40, NAMES.index("hole")] = 1
+    right, nothing = torch.zeros_like(targets), torch.zeros_like(targets)
+    right[3, NAMES.index("crack")], right[40, NAMES.index("hole")] = 60, 20  # one patch of the crack gives it away
+    assert float(trainer._naming(right, targets)) < 0.01 < float(trainer._naming(nothing, targets))
+    assert float(trainer._naming(right.flip(0), targets)) >= float(trainer._naming(nothing, targets))
+    assert float(trainer._naming(right, targets * 0)) == 0
+
+
+def test_a_mark_that_the_map_holds_back_is_no_target_of_it() -> None:
+    part = np.zeros((80, 80), bool)
+    part[20:40, 20:40] = True
+    flat, shown = np.full((160, 160, 3), 128, np.uint8), np.full((160, 160, 3), 128, np.uint8)
+    shown[40:80, 40:80] = 60
+    assert base_data._response(flat, part) == 0 and base_data._response(shown, part) == 68
+    assert base_data._response(shown, np.zeros((80, 80), bool)) == 0
+
+
+def test_a_nearly_flat_picture_stays_flat_for_the_tower() -> None:
+    rng = np.random.default_rng(0)
+    process = StandardisedImageProcessor(size={"shortest_edge": 4608, "longest_edge": 9216}, patch_size=8, merge_size=2)
+    quiet, loud = (np.clip(128 + rng.normal(0, s, (96, 96, 3)), 0, 255).astype(np.uint8) for s in (2, 40))
+    deviations = [float(np.std(np.asarray(process([image])["pixel_values"]))) for image in (quiet, loud)]
+    assert deviations[0] < 0.15 and deviations[1] == pytest.approx(1, abs=0.05)
 
 
 def test_every_question_is_scored_with_the_right_and_with_another_picture(data: Path, tmp_path: Path) -> None:

@@ -135,17 +135,21 @@ def test_loss_counts_generated_tokens_only(samples, mini):
     assert (batch["labels"] != train_data.IGNORED).equal(learnt)
 
 
-def test_decisions_count_more_by_the_weight_given(samples, mini):
-    """Calls, location, type and answer against thoughts; on average a learnt token counts 1, the others nothing."""
-    rows = [train_data.encode(t, mini[1]) for t in world.conversations(samples[:6])]
+def test_the_finding_counts_more_by_the_weight_given(mini):
+    """On average a learnt token counts 1, the others nothing."""
+    picture = np.full((64, 64, 3), 90, np.uint8)
+    thoughts = ("see crack, the crop shows it", "see nothing, even all over", "no finding is named here")
+    talks = [protocol.start(picture, protocol.question(detail="short")) for _ in thoughts]
+    talks = [protocol.add_assistant(t, protocol.format_final(x, False)) for t, x in zip(talks, thoughts, strict=True)]
+    rows = [train_data.encode(t, mini[1]) for t in talks]
     batch = train_data.collate(rows, mini[1].tokenizer.pad_token_id, mini[1].image_token_id, decision_weight=4.0)
-    for row, weights in zip(rows, batch["weights"].numpy(), strict=True):
+    for row, weights, found in zip(rows, batch["weights"].numpy(), ("see crack", "see nothing", ""), strict=True):
         own = weights[: len(row)]
         assert own[row.mask].mean() == pytest.approx(1) and not own[~row.mask].any() and not weights[len(row) :].any()
-        assert own[row.decision].min() == pytest.approx(4 * own[row.mask & ~row.decision].max())
+        assert mini[1].tokenizer.decode(row.input_ids[row.decision].tolist()).strip() == found
         assert not (row.decision & ~row.mask).any()
-        text = mini[1].tokenizer.decode(row.input_ids[row.decision].tolist())
-        assert "<answer>" in text and "evidence" not in text and "</think>" not in text
+        if found:
+            assert own[row.decision].min() == pytest.approx(4 * own[row.mask & ~row.decision].max())
 
 
 @pytest.mark.parametrize("before", ["", "evidence: "])

@@ -139,3 +139,16 @@ def test_margin_prefixes() -> None:
 
 def test_constants_agree() -> None:
     assert set(parsing.VIOLATIONS) >= {"missing_think", "unknown_tool", "bad_location", "missing_answer"}
+
+
+def test_a_terse_turn_keeps_what_it_found_and_what_it_did() -> None:
+    call = {"name": "crop", "arguments": {"region": [0, 0, 1000, 1000]}}
+    first = protocol.format_turn1({"evidence": "see dark ring, fine grey part", "preliminary": "No"}, [call])
+    last = protocol.format_final("see crack, the crop shows it", True, (10, 20, 30, 40), "crack")
+    assert protocol.terse(first) == "<think>see something</think>" + protocol.tool_tail(call)
+    assert protocol.terse(last) == "<think>see something</think>" + protocol.final_text(True, (10, 20, 30, 40), "crack")
+    assert protocol.terse(protocol.terse(last)) == protocol.terse(last)
+    fine = protocol.format_final("see nothing, no mark in the crop", False)
+    assert protocol.terse(fine) == "<think>see nothing</think>" + protocol.final_text(False)
+    other = protocol.format_final("the crop shows it", False)
+    assert protocol.terse(other) == other

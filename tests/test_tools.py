@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from indus_lib import boxes, factory, images, readers, tools
 from indus_lib.tool_enhance import MAP_SIDE
+from indus_lib.tool_result import rounded
 from indus_lib.tool_row import find_row
 
 WHOLE = [0, 0, 1000, 1000]
@@ -270,11 +271,15 @@ def test_crop_tells_the_shape_of_what_it_found(sign: int) -> None:
         result = tools.run("crop", {"region": WHOLE}, _grey(plane))
         shapes[name] = result.details["shape"]
         shape = result.details["shape"]
-        said = f"{shape['across']} px across, {shape['longer']} % longer than wide, {shape['solid']} % solid"
-        assert result.text.endswith(said)
+        numbers = [int(n) for n in re.findall(r"(\d+) (?:px across|% solid|% longer)", result.text)]
+        assert numbers == [shape["across"], rounded(shape["solid"]), rounded(shape["longer"])]
     assert all(6 <= shapes[name]["across"] <= 8 and shapes[name]["longer"] < 14 for name in ("dot", "square"))
     assert all(shapes[name]["solid"] > 90 for name in ("dot", "square"))
     assert shapes["line"]["longer"] > 200 and 5 <= shapes["line"]["across"] <= 9
+
+
+def test_numbers_are_said_as_coarsely_as_they_are_known() -> None:
+    assert [rounded(v) for v in (0, 2.4, 2.6, 34, 52, 54, 96, 101, 380)] == [0, 0, 5, 35, 50, 50, 100, 100, 400]
 
 
 def test_an_open_shape_is_not_solid() -> None:
