@@ -176,8 +176,8 @@ def finding(name: str) -> str:
 def terse(text: str) -> str:
     """A turn whose thought is cut to one word of two, `see something` or `see nothing`; as it is without a finding.
 
-    For a model of five million parameters: sentences drawn at random were most of its loss, and where twenty kinds share
-    the probability of a fault, "nothing" wins every greedy choice (docs/log.md).
+    For a model of five million parameters: sentences drawn at random were most of its loss, and where twenty kinds
+    share the probability of a fault, "nothing" wins every greedy choice (docs/log.md).
     """
     found = FINDING.search(text)
     if found is None:

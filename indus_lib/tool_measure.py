@@ -123,9 +123,10 @@ def _row(image: np.ndarray, p: np.ndarray, mm: float | None) -> ToolResult:
         return ToolResult(True, text, regions=(region,), details=details)
     assert row.odd is not None
     details["odd"] = list(row.odd)
+    name, spacing = "row" if there else "row elsewhere", length(row.median, mm)
     text = (
-        f"{'row' if there else 'row elsewhere'}: {len(row.centres)} features, median spacing "
-        f"{length(row.median, mm)}, largest gap deviation {rounded(row.deviation)} %, largest sideways offset {rounded(row.offset)} %, "
+        f"{name}: {len(row.centres)} features, median spacing {spacing}, largest gap deviation "
+        f"{rounded(row.deviation)} %, largest sideways offset {rounded(row.offset)} %, "
         f"worst at {boxes.coarse_text(row.odd, width, height)}"
     )
     return ToolResult(True, text, regions=(region,), details=details)

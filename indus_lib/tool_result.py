@@ -39,7 +39,7 @@ class ToolResult:
 
 
 def rounded(value: float) -> int:
-    """A measured number as an observation says it: steps of 5 to 50, of 10 to 100, of 50 beyond. No caliper is better on
-    a few pixels, and a small model has to learn what each number means."""
+    """A measured number as an observation says it: steps of 5 to 50, of 10 to 100, of 50 beyond. No caliper is better
+    on a few pixels, and a small model has to learn what each number means."""
     step = 5 if value <= 50 else 10 if value <= 100 else 50
     return step * round(value / step)

@@ -159,7 +159,7 @@ def test_the_finding_is_a_decision_and_its_sentence_is_not(samples, mini, before
     talk = protocol.add_assistant(talk, f"<think>{before}see crack, all the rest</think><answer>Yes</answer>")
     one = train_data.encode(talk, mini[1])
     text = mini[1].tokenizer.decode(one.input_ids[one.decision].tolist())
-    assert "crack" in text and "rest" not in text and "evidence" not in text and "<answer>" in text
+    assert text.strip() == "see crack"
 
 
 def test_bad_conversations_are_named(samples, mini):
