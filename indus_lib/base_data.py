@@ -2,9 +2,9 @@
 
 Never "anomalous or not", and no product of any stand-in: random materials and parts (`factory.base_scene`), and parts
 of the training pool, with 0-6 named marks, some with a printed sign or a row of features. From each scene a few views
-are cut: the whole picture, windows at up to twice native resolution, and maps of the enhance tool, since a tower that
-has never seen a map cannot read one. Targets: which kinds of mark lie in which merged patch, and the facts that
-`base_talk` makes questions and answers of.
+are cut: the whole picture, windows at up to nearly four times native resolution, and maps of the enhance tool, since a
+tower that has never seen a map cannot read one. Targets: which kinds of mark lie in which merged patch, and the facts
+that `base_talk` makes questions and answers of.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import numpy as np
 from .boxes import SCALE
 from .factory_base import BASE_KINDS
 from .factory_patterns import GLYPHS
-from .protocol import box_text, finding
+from .protocol import box_text
 from .samples import Box
 
 NAMES = (*BASE_KINDS, *GLYPHS)
@@ -125,7 +125,7 @@ def _sign(rng: np.random.Generator, facts: Facts, empty: Empty) -> Pair:
 
 
 def _strongest(rng: np.random.Generator, facts: Facts, empty: Empty) -> Pair:
-    return "What do you see?", finding(facts.seen[0].name if facts.seen else "")
+    return "What do you see?", f"{facts.seen[0].name if facts.seen else 'nothing'}."
 
 
 def _where(rng: np.random.Generator, facts: Facts, empty: Empty) -> Pair:

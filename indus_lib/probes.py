@@ -84,9 +84,10 @@ def spoken_numbers(details: dict[str, Any]) -> tuple[float, ...]:
 
 def row_numbers(sample: Sample, photo: np.ndarray) -> tuple[float, float]:
     """(deviation, offset) of the best row found in the image, log(1 + percent); zeros where there is none."""
-    guess = row_search.read_best(photo)
-    if guess is None:
+    found = row_search.read_best(photo)
+    if found is None:
         return 0.0, 0.0
+    guess, _ = found
     call = {"name": "measure", "arguments": {"kind": "row", "points": [list(p) for p in guess.points]}}
     d = loop.run_call(call, photo, sample).details
     return float(np.log1p(d.get("deviation", 0))), float(np.log1p(d.get("offset", 0)))

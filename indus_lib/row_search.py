@@ -54,40 +54,36 @@ def find_rows(image: np.ndarray, keep: int = 3) -> list[RowGuess]:
     return guesses
 
 
-def read_best(image: np.ndarray, keep: int = 4) -> RowGuess | None:
-    """The guess whose row reads best on the original: many features, most gaps alike (one odd gap does not count)."""
-    read = [(_evenness(row) ** 2 * len(row.centres) ** 0.5, guess) for guess, row in _readings(image, keep)]
-    return max(read, key=lambda pair: pair[0])[1] if read else None
+def read_best(image: np.ndarray, keep: int = 4) -> tuple[RowGuess, Row] | None:
+    """The guess that reads best on the original, and what is read: many features, most gaps alike (one odd gap does not
+    count)."""
+    height, width = image.shape[:2]
+    best, best_value = None, 0.0
+    for guess in find_rows(image, keep):
+        start, end = np.array(guess.points) * (width, height) / 1000
+        if np.hypot(*(end - start)) < 8:
+            continue
+        row = find_row(image, start, end)
+        value = _evenness(row) ** 2 * len(row.centres) ** 0.5
+        if len(row.centres) >= MIN_FEATURES and value > best_value:
+            best, best_value = (guess, row), value
+    return best
 
 
-def read_near(image: np.ndarray, start: np.ndarray, end: np.ndarray, keep: int = 4) -> tuple[Row, bool]:
+def read_near(image: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[Row, bool]:
     """(row, whether it lies at the points). Points in px: what the caliper reads there; where that is no row, the row
     of the image that reads best, since a model that sees a small view points badly."""
     row = find_row(image, start, end)
     if len(row.centres) >= MIN_FEATURES and _evenness(row) >= MIN_ALIKE:
         return row, True
-    other = read_best(image, keep)
-    if other is None:
-        return row, True
-    height, width = image.shape[:2]
-    start, end = np.array(other.points) * (width, height) / 1000
-    return find_row(image, start, end), False
-
-
-def _readings(image: np.ndarray, keep: int) -> list[tuple[RowGuess, Row]]:
-    height, width = image.shape[:2]
-    found = []
-    for guess in find_rows(image, keep):
-        start, end = np.array(guess.points) * (width, height) / 1000
-        if np.hypot(*(end - start)) >= 8:
-            row = find_row(image, start, end)
-            if len(row.centres) >= MIN_FEATURES:
-                found.append((guess, row))
-    return found
+    other = read_best(image)
+    return (other[1], False) if other else (row, True)
 
 
 def _evenness(row: Row) -> float:
-    """Share of the gaps that are alike."""
+    """Share of the gaps that are alike; 0 without gaps."""
+    if len(row.centres) < 2:
+        return 0.0
     gaps = np.hypot(*np.diff(row.centres, axis=0).T)
     return float((np.abs(gaps / np.median(gaps) - 1) < ALIKE).mean())
 

@@ -136,14 +136,8 @@ def train(
     work, checkpoint = training_runs.open_work(out, run)
     set_seed(seed)
     model, processor = _prepare(base, [*corpus, *validation], config, lora, dtype, progress)
-    pad, image = processor.tokenizer.pad_token_id, processor.image_token_id
-    trainer = BucketTrainer(
-        config.vision_rate, model=model, args=_arguments(work, config, model, seed, save_steps, bool(validation)),
-        train_dataset=list(corpus), eval_dataset=list(validation) or None,
-        data_collator=lambda rows: collate(rows, pad, image, config.decision_weight),
-        callbacks=[training_runs.KeepLog(work / "log.jsonl"), training_runs.Bar("SFT", ("loss",), progress)],
-    )  # fmt: skip
-    training_runs.quiet(trainer)
+    arguments = _arguments(work, config, model, seed, save_steps, bool(validation))
+    trainer = _trainer(model, processor, arguments, config, corpus, validation, progress)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     facts = {
@@ -152,6 +146,22 @@ def train(
         "seconds_since_resume": time.perf_counter() - start,
     }  # fmt: skip
     return training_runs.finish(trainer, base, processor, out, facts, lora=lora)
+
+
+def _trainer(
+    model: Any, processor: Any, arguments: TrainingArguments, config: SFT, corpus: Sequence[Encoded],
+    validation: Sequence[Encoded], progress: bool,
+) -> BucketTrainer:  # fmt: skip
+    pad, image = processor.tokenizer.pad_token_id, processor.image_token_id
+    log = training_runs.KeepLog(Path(arguments.output_dir) / "log.jsonl")
+    trainer = BucketTrainer(
+        config.vision_rate, model=model, args=arguments, train_dataset=list(corpus),
+        eval_dataset=list(validation) or None,
+        data_collator=lambda rows: collate(rows, pad, image, config.decision_weight),
+        callbacks=[log, training_runs.Bar("SFT", ("loss",), progress)],
+    )  # fmt: skip
+    training_runs.quiet(trainer)
+    return trainer
 
 
 def _prepare(

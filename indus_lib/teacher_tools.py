@@ -129,9 +129,9 @@ def make_call(flavour: str, scene: Scene, rng: np.random.Generator) -> dict[str,
 
 def _row_points(scene: Scene) -> list[list[int]]:
     """Ends of the row that repeats best; the part's middle line where nothing repeats."""
-    guess = read_best(scene.image)
-    if guess:
-        return [list(p) for p in guess.points]
+    found = read_best(scene.image)
+    if found:
+        return [list(p) for p in found[0].points]
     x1, y1, x2, y2 = scene.look.part
     middle = round((y1 + y2) / 20) * 10
     return [[x1 + 50, middle], [x2 - 50, middle]]

@@ -1,8 +1,8 @@
 """Blob analysis of what the crop tool has found: how large, how long, how solid (machine vision's oldest measurement).
 
 A drilled hole, a printed square and a speck of dust are as long as they are wide and fill their outline; a crack, a
-chip or a fibre are not. At eight pixels a small vision tower tells them apart poorly (docs/log.md), these numbers do:
-AUROC 0.93 of a gradient-boosted tree over categories it was not fitted on.
+chip or a fibre are not. At eight pixels a small vision tower tells them apart poorly; a gradient-boosted tree over
+these three numbers does better, AUROC 0.87 on categories it was not fitted on (docs/log.md).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from skimage.measure import label, regionprops
 
 from .tool_result import Window, rounded
 
-MAX_ZOOM = 6  # px are halved this often, so that an outline of a few px has a shape; not in paper
-ZOOMED = 96  # px to which a blob is enlarged at most; not in paper
+MAX_ZOOM = 6  # times, so that the outline of a few px has a shape; not in paper
+ZOOMED = 96  # px to which a blob is enlarged; not in paper
 LEAST = 3.0  # grey levels; fainter blobs have no outline; not in paper
 MAX_LONGER = 400  # %, beyond a line is a line; not in paper
 

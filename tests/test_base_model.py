@@ -79,7 +79,7 @@ def test_answers_are_true(seen: list[Seen], row: tuple[int, ...], seed: int) -> 
         elif question == "Where is the row?":
             assert answer == ("[100,500] to [900,520]." if row else "no row.")
         elif question == "What do you see?":
-            assert answer == f"see {seen[0].name if seen else 'nothing'}"
+            assert answer == f"{seen[0].name if seen else 'nothing'}."
 
 
 def test_free_points_lie_outside_the_marks() -> None:
