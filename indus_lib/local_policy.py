@@ -13,7 +13,7 @@ from . import tiny_model
 from .fast_vision import accelerate
 from .policies import Conversation, Reply
 from .processing import VISION_TOKENS, IndusProcessor, images_of, render
-from .protocol import BRANCH, MARGIN_PREFIX
+from .protocol import BRANCH, FOUND, LOOK, MARGIN_PREFIX
 from .vision_memory import VisionMemory
 
 REMEMBERED = 2**28  # bytes of features: an inspection looks six times at two pictures
@@ -29,6 +29,7 @@ class LocalPolicy:
         self._suppress = tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))  # an image cannot be spoken
         self._verdict = [tokenizer.encode(w, add_special_tokens=False)[0] for w in ("Yes", "No")]
         self._location, self._answer = (tokenizer.encode(w, add_special_tokens=False) for w in BRANCH)
+        self._found = [tokenizer.encode(w, add_special_tokens=False)[0] for w in FOUND]
         pairs = zip(self._location, self._answer, strict=False)
         self._parting = next(i for i, (a, b) in enumerate(pairs) if a != b)  # 0 where a tag is one token
 
@@ -85,12 +86,16 @@ class LocalPolicy:
     @torch.no_grad()
     def margins(self, conversations: Sequence[Conversation]) -> list[float | None]:
         """See `Policy.margins`. One forward pass over "... </think><answer>": the branch into `<location>` or
-        `<answer>` is read where the two tags part, Yes against No after the second."""
+        `<answer>` is read where the two tags part, Yes against No after the second. A terse thought that stands open at
+        `LOOK` is read right there."""
         values: list[float | None] = []
         for chunk in self._chunks(conversations):
-            inputs = self.encode([_append(c, MARGIN_PREFIX) for c in chunk], prompt=False)
-            logits = self.model(**inputs, logits_to_keep=len(self._answer) + 1).logits.float()
-            values += self._margin(logits.log_softmax(-1)).tolist()
+            terse = [_last_text(c).endswith(LOOK) for c in chunk]
+            ended = [c if t else _append(c, MARGIN_PREFIX) for c, t in zip(chunk, terse, strict=True)]
+            inputs = self.encode(ended, prompt=False)
+            log_p = self.model(**inputs, logits_to_keep=len(self._answer) + 1).logits.float().log_softmax(-1)
+            found = log_p[:, -1, self._found[0]] - log_p[:, -1, self._found[1]]
+            values += torch.where(torch.tensor(terse, device=found.device), found, self._margin(log_p)).tolist()
         return values
 
     def _margin(self, log_p: torch.Tensor) -> torch.Tensor:
@@ -108,3 +113,7 @@ def _append(conversation: Conversation, text: str) -> Conversation:
     """The conversation with `text` added to its open assistant message."""
     last = conversation[-1]
     return [*conversation[:-1], {**last, "content": [*last["content"], {"type": "text", "text": text}]}]
+
+
+def _last_text(conversation: Conversation) -> str:
+    return "".join(part.get("text", "") for part in conversation[-1]["content"])

@@ -70,8 +70,9 @@ class SFT:
     max_length: int = 4608  # section 6: prompt 4096 + completion 512
     vision_rate: float = 0.0  # learning rate of the vision tower / of the rest, 0 = frozen; not in paper
     terse: bool = False  # thoughts cut to what they find, for a model too small for the sentences; not in paper
-    withheld: float = 0.0  # share of the pictures that training does not see (`sft.withhold`); not in paper
+    restart: bool = False  # the language model starts anew, only the tower is the base's (docs/log.md); not in paper
     decision_weight: float = 1.0  # of the finding, where the verdict is taken, against other tokens; not in paper
+    format_first: float = 0.0  # share of the steps, from the start, in which it does not count more; not in paper
 
 
 @dataclass(frozen=True)
@@ -116,14 +117,15 @@ TINY = Profile(
     inspection=Inspection(detail="short", name_category=False, max_new_tokens=96, batch=128, max_side=1024),
     corpus=Corpus(n=3200, teacher="offline"),
     sft=SFT(
-        epochs=4,
-        batch=16,
+        epochs=8,
+        batch=32,
         accumulation=1,
-        learning_rate=1e-3,
+        learning_rate=1.5e-3,
         max_length=512,
         terse=True,
-        withheld=0.7,
-        decision_weight=8.0,
+        restart=True,
+        decision_weight=100.0,
+        format_first=0.1,
     ),
     grpo=GRPO(prompts=16, accumulation=1, steps=20, max_completion=256, learning_rate=1e-4, freeze_vision=True),
 )

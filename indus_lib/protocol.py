@@ -27,6 +27,7 @@ CHOICES = {"scale": SCALES, "cue": CUES, "suspicion": SUSPICIONS, "preliminary":
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 SOMETHING = "something"  # finding of a terse turn that saw anything at all
+UNSURE = "unsure"  # thought of a terse turn that asks a tool
 FINDING = re.compile(r"(?:<think>|evidence: )(see [^,;:<]*)")
 """Where a turn says what it sees, if it does: see `finding`."""
 MARGIN_PREFIX = "<answer>"
@@ -34,6 +35,10 @@ MARGIN_PREFIX = "<answer>"
 BRANCH = ("<location>", "<answer>")
 """What may follow the last think: a Yes turn goes on with the first, a No turn with the second. The verdict is thus
 already taken here, one or more tokens before `<answer>`: see `decision_prefix`."""
+LOOK = "<think>see"
+FOUND = (" something", " nothing")
+"""How a terse thought begins, and what may follow: there the verdict is taken (`terse`)."""
+_TERSE = (LOOK + FOUND[0], LOOK + FOUND[1], f"<think>{UNSURE}")
 
 _FULL = """You inspect a photograph of one industrial product or surface and decide whether it is anomalous. There is \
 no reference image: judge from what is visible and from what the tools return.
@@ -174,16 +179,19 @@ def finding(name: str) -> str:
 
 
 def terse(text: str) -> str:
-    """A turn whose thought is cut to one word of two, `see something` or `see nothing`; as it is without a finding.
+    """A turn whose thought is cut to `see something` or `see nothing`, or to `unsure` where it asks a tool; as it is
+    without a finding.
 
     For a model of five million parameters: sentences drawn at random were most of its loss, and where twenty kinds
-    share the probability of a fault, "nothing" wins every greedy choice (docs/log.md).
+    share the probability of a fault, "nothing" wins every greedy choice (docs/log.md). A hunch before a call is left
+    out: on the corpus it goes with the label, and a model that leans on it has nothing where it has no hunch itself.
     """
-    found = FINDING.search(text)
+    found, rest = FINDING.search(text), text[text.find(THINK_CLOSE) :]
     if found is None:
         return text
-    seen = "" if found[1].strip() == finding("") else SOMETHING
-    return THINK_OPEN + finding(seen) + text[text.find(THINK_CLOSE) :]
+    if "<call_tool>" in rest:
+        return THINK_OPEN + UNSURE + rest
+    return THINK_OPEN + finding("" if found[1].strip() == finding("") else SOMETHING) + rest
 
 
 def turn_text(think: str, tail: str) -> str:
@@ -265,9 +273,12 @@ def answer_prefix(text: str) -> str | None:
 
 
 def decision_prefix(text: str) -> str | None:
-    """The turn up to and including `</think>`; None when the thinking does not end.
+    """The turn up to where its verdict is taken; None when the thinking does not end.
 
-    This is where verdict and format part ways: the next token opens `BRANCH[0]` (Yes) or `BRANCH[1]` (No).
+    That is behind `</think>`, where verdict and format part ways: the next token opens `BRANCH[0]` (Yes) or `BRANCH[1]`
+    (No). A terse turn has decided before: its prefix is `LOOK`, what follows one of `FOUND`.
     """
     head, tag, _ = text.partition(THINK_CLOSE)
-    return head + tag if tag else None
+    if not tag:
+        return None
+    return LOOK if head in _TERSE else head + tag

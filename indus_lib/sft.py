@@ -4,10 +4,11 @@
 the collator (`train_data`), batches of similar length, and a result that any policy opens by its path: LoRA adapters
 are merged, full weights saved as they are. A killed run goes on from its last checkpoint when called again.
 
-Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given); the token where
-the verdict is taken may count more than the others (`SFT.decision_weight`, 1 for the 8B); some pictures may be withheld
-(`SFT.withheld`, none for the 8B) and thoughts cut short (`SFT.terse`); batches are bucketed by length; on a CPU the
-vision tower runs its batched twin (`fast_vision`, same numbers) and looks once at each picture.
+Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given). For the miniature
+alone, none of it for the 8B: thoughts are cut short (`SFT.terse`), the finding, where the verdict is taken, counts more
+than other tokens (`SFT.decision_weight`) once the format is learnt (`SFT.format_first`), and the language model starts
+anew (`SFT.restart`). Batches are bucketed by length; on a CPU the vision tower runs its batched twin (`fast_vision`, same
+numbers) and looks once at each picture.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from . import training_runs
+from . import tiny_model, training_runs
 from .profiles import SFT
 from .train_data import IGNORED, Encoded, collate
 from .vision_memory import VisionMemory
@@ -35,7 +36,11 @@ LARGE = 1e9  # parameters; above, activations are recomputed in the backward pas
 
 
 class Buckets(LengthGroupedSampler):
-    """Order of an epoch in batches of similar length, from seed and epoch alone: a resumed run has the same order."""
+    """Order of an epoch in batches of similar length, from seed and epoch alone: a resumed run has the same order.
+
+    `lengths` are of what is given (instruction, pictures, observations), not of the whole: a Yes is longer than a No by
+    location and type, and batches of similar whole length hold one verdict only, from which nothing is learnt.
+    """
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int):
         super().__init__(batch_size, lengths=lengths)
@@ -47,16 +52,24 @@ class Buckets(LengthGroupedSampler):
         self.generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
 
 
+def given(row: Encoded) -> int:
+    """Tokens that the agent did not generate."""
+    return int((~row.mask).sum())
+
+
 class BucketTrainer(Trainer):
     """`Trainer` whose batches hold conversations of similar length (less padding, same epochs), and whose loss counts
-    findings by the `weights` of the batch.
+    findings (`decision` of the batch) more than other tokens.
 
     Attributes:
         vision_rate: Learning rate of the vision tower / of the rest.
+        decision_weight: Of a finding's token against another.
+        format_first: Share of the steps, from the start, in which it does not count more.
     """
 
-    def __init__(self, vision_rate: float, **options: Any):
-        self.vision_rate = vision_rate
+    def __init__(self, config: SFT, **options: Any):
+        self.vision_rate, self.decision_weight = config.vision_rate, config.decision_weight
+        self.format_first = config.format_first
         super().__init__(**options)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -77,17 +90,23 @@ class BucketTrainer(Trainer):
     ) -> Any:
         """Weighted negative log-likelihood of the learnt tokens, over all micro-batches of a step alike."""
         inputs = dict(inputs)
-        labels, weights = inputs.pop("labels")[:, 1:], inputs.pop("weights")[:, 1:]
+        labels, finding = inputs.pop("labels")[:, 1:], inputs.pop("decision")[:, 1:]
         outputs = model(**inputs)
         at = labels != IGNORED
         each = cross_entropy(outputs.logits[:, :-1][at].float(), labels[at], reduction="none")
-        loss = (each * weights[at]).sum() / (at.sum() if num_items_in_batch is None else num_items_in_batch)
+        weights = 1 + (self._finding_weight() - 1) * finding[at]
+        items = at.sum() if num_items_in_batch is None else num_items_in_batch
+        loss = (each * weights).sum() / weights.mean() / items
         return (loss, outputs) if return_outputs else loss
+
+    def _finding_weight(self) -> float:
+        early = self.model.training and self.state.global_step < self.format_first * self.state.max_steps
+        return 1.0 if early else self.decision_weight
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Buckets:
         rows = self.train_dataset if train_dataset is None else train_dataset
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return Buckets(size, [len(row) for row in rows], self.args.seed)
+        return Buckets(size, [given(row) for row in rows], self.args.seed)
 
 
 def train(
@@ -136,6 +155,8 @@ def train(
     work, checkpoint = training_runs.open_work(out, run)
     set_seed(seed)
     model, processor = _prepare(base, [*corpus, *validation], config, lora, dtype, progress)
+    if config.restart:
+        tiny_model.restart_language(model)
     arguments = _arguments(work, config, model, seed, save_steps, bool(validation))
     trainer = _trainer(model, processor, arguments, config, corpus, validation, progress)
     start = time.perf_counter()
@@ -155,9 +176,9 @@ def _trainer(
     pad, image = processor.tokenizer.pad_token_id, processor.image_token_id
     log = training_runs.KeepLog(Path(arguments.output_dir) / "log.jsonl")
     trainer = BucketTrainer(
-        config.vision_rate, model=model, args=arguments, train_dataset=list(corpus),
+        config, model=model, args=arguments, train_dataset=list(corpus),
         eval_dataset=list(validation) or None,
-        data_collator=lambda rows: collate(rows, pad, image, config.decision_weight),
+        data_collator=lambda rows: collate(rows, pad, image),
         callbacks=[log, training_runs.Bar("SFT", ("loss",), progress)],
     )  # fmt: skip
     training_runs.quiet(trainer)
@@ -173,36 +194,11 @@ def _prepare(
         memory = VisionMemory(REMEMBERED)
         memory.attach(model.model.visual)
         memory.fill(model.model.visual, rows, progress=progress)
-    if config.withheld:
-        withhold(model, config.withheld)
     if lora:
         from peft import get_peft_model
 
         model = get_peft_model(model, training_runs.lora_config())
     return model, processor
-
-
-def withhold(model: Any, share: float) -> None:
-    """While `model` (a `Qwen3VLForConditionalGeneration`) trains, show nothing of a random `share` of the pictures.
-
-    A few thousand pictures are soon known by heart; a verdict that can be remembered is not read from the observation.
-    The instance's forward is replaced, the model in evaluation sees everything.
-    """
-    visual = model.model.visual
-    look = visual.forward
-
-    def forward(hidden_states: torch.Tensor, grid_thw: torch.Tensor, **options: Any) -> Any:
-        found = look(hidden_states, grid_thw=grid_thw, **options)
-        if not model.training:
-            return found
-        counts = grid_thw.prod(-1) // visual.spatial_merge_size**2
-        shown = (torch.rand(len(counts)) >= share).to(found.pooler_output)
-        each = shown.to(counts.device).repeat_interleave(counts)[:, None]
-        found.pooler_output = found.pooler_output * each
-        found.deepstack_features = [layer * each for layer in found.deepstack_features]
-        return found
-
-    visual.forward = forward
 
 
 def digest(corpus: Sequence[Encoded]) -> str:

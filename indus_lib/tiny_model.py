@@ -104,13 +104,28 @@ def build(config: TinyConfig, texts: Iterable[str], seed: int = 0) -> tuple[Any,
     tokenizer = make_tokenizer(texts, config.vocab)
     torch.manual_seed(seed)
     model = Qwen3VLForConditionalGeneration(make_config(config, tokenizer))
-    for name, weight in model.named_parameters():
-        if weight.dim() >= 2 and "embed" not in name:
-            nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
+    _xavier(model)
     _quiet_start(model.model.language_model)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model.eval(), make_processor(tokenizer, config)
+
+
+@torch.no_grad()
+def restart_language(model: Any) -> None:
+    """The language model of a miniature as `build` makes it, with torch's present random state; the tower stays."""
+    language = model.model.language_model
+    for name, weight in language.named_parameters():
+        if "norm" in name:
+            nn.init.ones_(weight)
+    _xavier(language)
+    _quiet_start(language)
+
+
+def _xavier(module: nn.Module) -> None:
+    for name, weight in module.named_parameters():
+        if weight.dim() >= 2 and "embed" not in name:
+            nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
 
 
 @torch.no_grad()

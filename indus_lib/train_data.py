@@ -36,8 +36,8 @@ class Encoded:
     Attributes:
         input_ids: (T,) int64, image placeholders expanded.
         mask: (T,) bool, True on what the agent generated.
-        decision: (T,) bool, True on the finding that a thought begins with (`protocol.finding`): the verdict is taken
-            there, in one or two tokens, and the rest of a turn follows from it.
+        decision: (T,) bool, True on what a thought says first that it sees (`protocol.finding`, without the `see`, which
+            only says that no tool is asked): the verdict is taken there, the rest of a turn follows from it.
         pixel_values: (patches, C * temporal * patch * patch), float16 to hold a corpus in memory, or float32.
         image_grid_thw: (images, 3) int64.
     """
@@ -98,7 +98,7 @@ def _kinds(text: str, count: int, processor: IndusProcessor) -> np.ndarray:
     """(count,) SPOKEN or DECISION of a turn's tokens; places are counted by tokenising what stands before them."""
     kinds = np.full(count, SPOKEN)
     if found := FINDING.search(text):
-        first, end = (_tokens_before(text, at, processor) for at in found.span(1))
+        first, end = (_tokens_before(text, at, processor) for at in (found.start(1) + len("see"), found.end(1)))
         kinds[first:end] = DECISION
     return kinds
 
@@ -155,27 +155,24 @@ def encode_all(
     return encoded
 
 
-def collate(
-    batch: Sequence[Encoded], pad_id: int, image_id: int, decision_weight: float = 1.0
-) -> dict[str, torch.Tensor]:
+def collate(batch: Sequence[Encoded], pad_id: int, image_id: int) -> dict[str, torch.Tensor]:
     """Right-padded training batch.
 
     Returns:
-        input_ids, attention_mask, labels, mm_token_type_ids, weights of shape (B, T); pixel_values (patches of all
-        images, D); image_grid_thw (images, 3). Weights have mean 1 over the learnt tokens of a conversation.
+        input_ids, attention_mask, labels, mm_token_type_ids, decision (1 on findings, else 0) of shape (B, T);
+        pixel_values (patches of all images, D); image_grid_thw (images, 3).
     """
     width = max(map(len, batch))
     ids = np.full((len(batch), width), pad_id, dtype=np.int64)
     attention = np.zeros_like(ids)
     labels = np.full_like(ids, IGNORED)
-    weights = np.zeros(ids.shape, dtype=np.float32)
+    decision = np.zeros(ids.shape, dtype=np.float32)
     for row, one in enumerate(batch):
         ids[row, : len(one)] = one.input_ids
         attention[row, : len(one)] = 1
         labels[row, : len(one)] = np.where(one.mask, one.input_ids, IGNORED)
-        own = one.mask + (decision_weight - 1) * one.decision
-        weights[row, : len(one)] = own * (one.mask.sum() / max(own.sum(), 1e-6))
-    tensors = {"input_ids": ids, "attention_mask": attention, "labels": labels, "weights": weights}
+        decision[row, : len(one)] = one.decision
+    tensors = {"input_ids": ids, "attention_mask": attention, "labels": labels, "decision": decision}
     tensors["mm_token_type_ids"] = (ids == image_id).astype(np.int64)
     return {
         **{name: torch.from_numpy(value) for name, value in tensors.items()},

@@ -1,5 +1,7 @@
 """The boundary between what is learnt and what is not, and that RL, SFT and inspection see the same tokens."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -126,7 +128,7 @@ def test_loss_counts_generated_tokens_only(samples, mini):
     rows = [train_data.encode(t, processor) for t in world.conversations(samples[:6])]
     batch = train_data.collate(rows, processor.tokenizer.pad_token_id, processor.image_token_id)
     with torch.no_grad():
-        loss, output = sft.BucketTrainer.compute_loss(None, model, batch, return_outputs=True)
+        loss, output = sft.BucketTrainer.compute_loss(weighing(1.0), model, batch, return_outputs=True)
     log_p = output.logits[:, :-1].log_softmax(-1).gather(-1, batch["input_ids"][:, 1:, None]).squeeze(-1)
     learnt = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
     for i, row in enumerate(rows):
@@ -135,21 +137,29 @@ def test_loss_counts_generated_tokens_only(samples, mini):
     assert (batch["labels"] != train_data.IGNORED).equal(learnt)
 
 
+def weighing(weight: float) -> SimpleNamespace:
+    """What `compute_loss` asks of its trainer."""
+    return SimpleNamespace(_finding_weight=lambda: weight)
+
+
 def test_the_finding_counts_more_by_the_weight_given(mini):
-    """On average a learnt token counts 1, the others nothing."""
+    """The loss is the weighted mean over learnt tokens: 4 for a finding, 1 for the others, 0 for what was given."""
+    model, processor = mini
     picture = np.full((64, 64, 3), 90, np.uint8)
     thoughts = ("see crack, the crop shows it", "see nothing, even all over", "no finding is named here")
     talks = [protocol.start(picture, protocol.question(detail="short")) for _ in thoughts]
     talks = [protocol.add_assistant(t, protocol.format_final(x, False)) for t, x in zip(talks, thoughts, strict=True)]
-    rows = [train_data.encode(t, mini[1]) for t in talks]
-    batch = train_data.collate(rows, mini[1].tokenizer.pad_token_id, mini[1].image_token_id, decision_weight=4.0)
-    for row, weights, found in zip(rows, batch["weights"].numpy(), ("see crack", "see nothing", ""), strict=True):
-        own = weights[: len(row)]
-        assert own[row.mask].mean() == pytest.approx(1) and not own[~row.mask].any() and not weights[len(row) :].any()
-        assert mini[1].tokenizer.decode(row.input_ids[row.decision].tolist()).strip() == found
+    rows = [train_data.encode(t, processor) for t in talks]
+    batch = train_data.collate(rows, processor.tokenizer.pad_token_id, processor.image_token_id)
+    weights = torch.zeros(batch["input_ids"].shape)
+    for row, found, own in zip(rows, ("crack", "nothing", ""), weights, strict=True):
+        assert processor.tokenizer.decode(row.input_ids[row.decision].tolist()).strip() == found
         assert not (row.decision & ~row.mask).any()
-        if found:
-            assert own[row.decision].min() == pytest.approx(4 * own[row.mask & ~row.decision].max())
+        own[: len(row)] = torch.from_numpy(1.0 * row.mask + 3.0 * row.decision)
+    with torch.no_grad():
+        loss, output = sft.BucketTrainer.compute_loss(weighing(4.0), model, batch, return_outputs=True)
+    log_p = output.logits[:, :-1].log_softmax(-1).gather(-1, batch["input_ids"][:, 1:, None]).squeeze(-1)
+    assert loss.item() == pytest.approx(-(log_p * weights[:, 1:]).sum().item() / weights[:, 1:].sum().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("before", ["", "evidence: "])
@@ -159,7 +169,7 @@ def test_the_finding_is_a_decision_and_its_sentence_is_not(samples, mini, before
     talk = protocol.add_assistant(talk, f"<think>{before}see crack, all the rest</think><answer>Yes</answer>")
     one = train_data.encode(talk, mini[1])
     text = mini[1].tokenizer.decode(one.input_ids[one.decision].tolist())
-    assert text.strip() == "see crack"
+    assert text.strip() == "crack"
 
 
 def test_bad_conversations_are_named(samples, mini):

@@ -145,10 +145,19 @@ def test_a_terse_turn_keeps_what_it_found_and_what_it_did() -> None:
     call = {"name": "crop", "arguments": {"region": [0, 0, 1000, 1000]}}
     first = protocol.format_turn1({"evidence": "see dark ring, fine grey part", "preliminary": "No"}, [call])
     last = protocol.format_final("see crack, the crop shows it", True, (10, 20, 30, 40), "crack")
-    assert protocol.terse(first) == "<think>see something</think>" + protocol.tool_tail(call)
+    assert protocol.terse(first) == "<think>unsure</think>" + protocol.tool_tail(call)
     assert protocol.terse(last) == "<think>see something</think>" + protocol.final_text(True, (10, 20, 30, 40), "crack")
     assert protocol.terse(protocol.terse(last)) == protocol.terse(last)
     fine = protocol.format_final("see nothing, no mark in the crop", False)
     assert protocol.terse(fine) == "<think>see nothing</think>" + protocol.final_text(False)
     other = protocol.format_final("the crop shows it", False)
     assert protocol.terse(other) == other
+
+
+def test_a_terse_turn_decides_before_its_thought_ends() -> None:
+    for text in ("<think>see something</think><answer>Yes</answer>", "<think>see nothing</think><answer>No</answer>"):
+        prefix = protocol.decision_prefix(text)
+        assert prefix == protocol.LOOK and text.removeprefix(prefix).startswith(protocol.FOUND)
+    asked = protocol.terse(protocol.format_turn1({"evidence": "see crack, a line"}, [{"name": "prior", "arguments": {}}]))
+    assert protocol.decision_prefix(asked) == protocol.LOOK
+    assert protocol.decision_prefix("<think>see something else</think>") == "<think>see something else</think>"

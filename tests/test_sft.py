@@ -9,7 +9,7 @@ import pytest
 import torch
 import training_world as world
 
-from indus_lib import sft, tiny_model, train_data, training_runs
+from indus_lib import protocol, sft, tiny_model, train_data, training_runs
 from indus_lib.local_policy import LocalPolicy
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -97,21 +97,27 @@ def test_frozen_vision_stays(base, tmp_path):
     assert changed and not any("visual" in name for name in changed)
 
 
-def test_pictures_are_withheld_in_training_only(base):
-    model, _ = tiny_model.load(base[0])
-    torch.manual_seed(0)
-    one = base[1][0]
-    grid = one.image_grid_thw[:1].repeat(10, 1)
-    pixels = one.pixel_values[: int(grid[0].prod())].float().repeat(10, 1)
-    whole = model.model.visual(pixels, grid_thw=grid)
-    sft.withhold(model, 0.5)
-    assert torch.equal(model.eval().model.visual(pixels, grid_thw=grid).pooler_output, whole.pooler_output)
-    found = model.train().model.visual(pixels, grid_thw=grid)
-    parts, truth = found.pooler_output.chunk(10), whole.pooler_output.chunk(10)
-    blank = [not part.any() for part in parts]
-    assert 0 < sum(blank) < 10 and all(part.any() for part in truth)
-    assert all(hidden or torch.equal(part, own) for part, own, hidden in zip(parts, truth, blank, strict=True))
-    assert all(not layer.chunk(10)[blank.index(True)].any() for layer in found.deepstack_features)
+def test_the_format_is_learnt_first(base, tmp_path):
+    """Before `format_first` of the steps a finding counts like any token, afterwards `decision_weight` times as much."""
+    _, processor = tiny_model.load(base[0])
+    picture = protocol.start(np.full((64, 64, 3), 90, np.uint8), "?")
+    texts = [f"<think>see {t}</think><answer>No</answer>" for t in ("something", "nothing")]
+    rows = [train_data.encode(protocol.add_assistant(picture, t), processor) for t in texts * 4]
+    config = replace(world.PROFILE.sft, epochs=2, batch=8, accumulation=1, learning_rate=0.0, decision_weight=50.0)
+    runs = {share: replace(config, format_first=share) for share in (0.0, 0.5, 1.0)}
+    found = {s: losses(sft.train(base[0], rows, tmp_path / str(s), c, progress=False)) for s, c in runs.items()}
+    assert abs(found[1.0][0] - found[0.0][0]) > 0.01
+    assert found[0.5] == pytest.approx([found[1.0][0], found[0.0][1]], rel=1e-4)
+
+
+def test_a_language_model_can_start_anew(base, tmp_path):
+    """Other words than the base's, the same for a seed, under the same tower."""
+    config = replace(world.PROFILE.sft, epochs=1, learning_rate=0.0, restart=True)
+    first, again = (weights(sft.train(*base, tmp_path / name, config, progress=False)) for name in "ab")
+    before = weights(base[0])
+    moved = {name for name in before if not torch.equal(before[name], first[name])}
+    assert moved and all("language_model" in name for name in moved)
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def test_lora_is_merged(base, tmp_path):
@@ -147,3 +153,16 @@ def test_bad_input_is_named(base, tmp_path):
         sft.train(base[0], [], tmp_path / "model", world.PROFILE.sft)
     with pytest.raises(FileNotFoundError, match="no model in"):
         sft.train(tmp_path / "nowhere", base[1], tmp_path / "model", world.PROFILE.sft)
+
+
+def test_a_batch_holds_both_verdicts(base):
+    """A Yes is longer than a No: batches by whole length would hold one verdict each, and nothing would be learnt."""
+    _, processor = tiny_model.load(base[0])
+    picture = np.full((64, 64, 3), 90, np.uint8)
+    answers = (protocol.final_text(True, (10, 20, 30, 40), "crack"), protocol.final_text(False))
+    texts = [f"<think>see it</think>{answers[i % 2]}" for i in range(64)]
+    rows = [train_data.encode(protocol.add_assistant(protocol.start(picture, "?"), t), processor) for t in texts]
+    assert len({len(r) for r in rows}) == 2
+    order = list(sft.Buckets(8, [sft.given(r) for r in rows], seed=0))
+    shares = [np.mean([i % 2 for i in order[k : k + 8]]) for k in range(0, 64, 8)]
+    assert all(0 < s < 1 for s in shares)
