@@ -113,7 +113,7 @@ class Profile:
 TINY = Profile(
     name="tiny",
     model=Model("data/models/indus-tiny", "data/models/indus-tiny-agent"),
-    data=Data("data/generated/world", True, "pool", limit=None, ablation_limit=100),
+    data=Data("data/generated/world", True, "pool", limit=None, ablation_limit=60),
     inspection=Inspection(detail="short", name_category=False, max_new_tokens=96, batch=128, max_side=1024),
     corpus=Corpus(n=3200, teacher="offline"),
     sft=SFT(
@@ -127,7 +127,7 @@ TINY = Profile(
         decision_weight=100.0,
         format_first=0.1,
     ),
-    grpo=GRPO(prompts=16, accumulation=1, steps=20, max_completion=256, learning_rate=1e-4, freeze_vision=True),
+    grpo=GRPO(prompts=12, accumulation=1, steps=8, max_completion=256, learning_rate=2e-4, freeze_vision=True),
 )
 SMOKE = replace(
     TINY,

@@ -4,11 +4,11 @@
 the collator (`train_data`), batches of similar length, and a result that any policy opens by its path: LoRA adapters
 are merged, full weights saved as they are. A killed run goes on from its last checkpoint when called again.
 
-Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given). For the miniature
-alone, none of it for the 8B: thoughts are cut short (`SFT.terse`), the finding, where the verdict is taken, counts more
-than other tokens (`SFT.decision_weight`) once the format is learnt (`SFT.format_first`), and the language model starts
-anew (`SFT.restart`). Batches are bucketed by length; on a CPU the vision tower runs its batched twin (`fast_vision`, same
-numbers) and looks once at each picture.
+Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given). For the
+miniature alone, none of it for the 8B: thoughts are cut short (`SFT.terse`), the finding, where the verdict is taken,
+counts more than other tokens (`SFT.decision_weight`) once the format is learnt (`SFT.format_first`), and the language
+model starts anew (`SFT.restart`). Batches are bucketed by length; on a CPU the vision tower runs its batched twin
+(`fast_vision`, same numbers) and looks once at each picture.
 """
 
 from __future__ import annotations
@@ -155,8 +155,6 @@ def train(
     work, checkpoint = training_runs.open_work(out, run)
     set_seed(seed)
     model, processor = _prepare(base, [*corpus, *validation], config, lora, dtype, progress)
-    if config.restart:
-        tiny_model.restart_language(model)
     arguments = _arguments(work, config, model, seed, save_steps, bool(validation))
     trainer = _trainer(model, processor, arguments, config, corpus, validation, progress)
     start = time.perf_counter()
@@ -194,6 +192,8 @@ def _prepare(
         memory = VisionMemory(REMEMBERED)
         memory.attach(model.model.visual)
         memory.fill(model.model.visual, rows, progress=progress)
+    if config.restart:
+        tiny_model.restart_language(model)
     if lora:
         from peft import get_peft_model
 

@@ -36,8 +36,8 @@ class Encoded:
     Attributes:
         input_ids: (T,) int64, image placeholders expanded.
         mask: (T,) bool, True on what the agent generated.
-        decision: (T,) bool, True on what a thought says first that it sees (`protocol.finding`, without the `see`, which
-            only says that no tool is asked): the verdict is taken there, the rest of a turn follows from it.
+        decision: (T,) bool, True on what a thought says first that it sees (`protocol.finding`, without the `see`,
+            which only says that no tool is asked): the verdict is taken there, the rest of a turn follows from it.
         pixel_values: (patches, C * temporal * patch * patch), float16 to hold a corpus in memory, or float32.
         image_grid_thw: (images, 3) int64.
     """

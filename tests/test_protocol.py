@@ -158,6 +158,8 @@ def test_a_terse_turn_decides_before_its_thought_ends() -> None:
     for text in ("<think>see something</think><answer>Yes</answer>", "<think>see nothing</think><answer>No</answer>"):
         prefix = protocol.decision_prefix(text)
         assert prefix == protocol.LOOK and text.removeprefix(prefix).startswith(protocol.FOUND)
-    asked = protocol.terse(protocol.format_turn1({"evidence": "see crack, a line"}, [{"name": "prior", "arguments": {}}]))
+    asked = protocol.terse(
+        protocol.format_turn1({"evidence": "see crack, a line"}, [{"name": "prior", "arguments": {}}])
+    )
     assert protocol.decision_prefix(asked) == protocol.LOOK
     assert protocol.decision_prefix("<think>see something else</think>") == "<think>see something else</think>"

@@ -98,7 +98,7 @@ def test_frozen_vision_stays(base, tmp_path):
 
 
 def test_the_format_is_learnt_first(base, tmp_path):
-    """Before `format_first` of the steps a finding counts like any token, afterwards `decision_weight` times as much."""
+    """Before `format_first` of the steps a finding counts like any token, afterwards by its weight."""
     _, processor = tiny_model.load(base[0])
     picture = protocol.start(np.full((64, 64, 3), 90, np.uint8), "?")
     texts = [f"<think>see {t}</think><answer>No</answer>" for t in ("something", "nothing")]
