@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -153,14 +154,21 @@ def build_corpus(profile: Profile, seed: int = 0, teacher: Any = None) -> corpus
 
 
 def encoded(profile: Profile, split: str = "train") -> list[train_data.Encoded]:
-    """The corpus as tokens, masks and pixels."""
+    """The corpus as tokens, masks and pixels; kept for the process, since every run is known by its digest."""
+    file = folder(profile) / "work/corpus/corpus.jsonl"
+    changed = file.stat().st_mtime_ns if file.is_file() else 0
+    return list(_encoded(profile, split, str(model_path(profile, "base")), changed))
+
+
+@lru_cache(maxsize=2)  # train and val
+def _encoded(profile: Profile, split: str, base: str, changed: int) -> tuple[train_data.Encoded, ...]:
     work = folder(profile) / "work/corpus"
     records = corpus.read(work, split)
-    processor = load_processor(model_path(profile, "base"))
     talks = (corpus.conversation(r, work, profile.inspection, terse=profile.sft.terse) for r in records)
-    return train_data.encode_all(
-        talks, processor, max_length=profile.sft.max_length, total=len(records), progress=f"encode {split}"
+    found = train_data.encode_all(
+        talks, load_processor(base), max_length=profile.sft.max_length, total=len(records), progress=f"encode {split}"
     )
+    return tuple(found)
 
 
 def train(profile: Profile, run: str, seed: int = 0, *, data: Sequence[train_data.Encoded] = ()) -> Path | str:

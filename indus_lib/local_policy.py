@@ -87,10 +87,18 @@ class LocalPolicy:
     def margins(self, conversations: Sequence[Conversation]) -> list[float | None]:
         """See `Policy.margins`. One forward pass over "... </think><answer>": the branch into `<location>` or
         `<answer>` is read where the two tags part, Yes against No after the second. A terse thought that stands open at
-        `LOOK` is read right there."""
+        `LOOK` is read right there.
+
+        Raises:
+            ValueError: A terse thought, and a tokenizer that cannot tell its two endings by their first token.
+        """
         values: list[float | None] = []
         for chunk in self._chunks(conversations):
             terse = [_last_text(c).endswith(LOOK) for c in chunk]
+            if any(terse) and self._found[0] == self._found[1]:
+                raise ValueError(
+                    f"this tokenizer begins {FOUND[0]!r} and {FOUND[1]!r} alike: a terse thought has no margin"
+                )
             ended = [c if t else _append(c, MARGIN_PREFIX) for c, t in zip(chunk, terse, strict=True)]
             inputs = self.encode(ended, prompt=False)
             log_p = self.model(**inputs, logits_to_keep=len(self._answer) + 1).logits.float().log_softmax(-1)

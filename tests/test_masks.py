@@ -172,6 +172,24 @@ def test_the_finding_is_a_decision_and_its_sentence_is_not(samples, mini, before
     assert text.strip() == "crack"
 
 
+def test_a_terse_thought_is_weighed_where_it_says_what_it_sees(samples, mini):
+    """Its margin is log p(something) - log p(nothing) behind `see`; beside it a long thought is weighed as before."""
+    model, processor = tiny_model.build(world.MINI, ["see something", "see nothing"] * 900)
+    policy = LocalPolicy(model, processor)
+    start = world.conversation(samples[0], says=True, calls=False)[:1]
+    terse = protocol.add_assistant(start, protocol.LOOK)
+    long = protocol.add_assistant(start, "<think>even all over</think>")
+    both = policy.margins([terse, long])
+    with torch.no_grad():
+        log_p = model(**policy.encode([terse], prompt=False)).logits[0, -1].log_softmax(-1)
+    some, none = (processor.tokenizer.encode(w, add_special_tokens=False)[0] for w in protocol.FOUND)
+    assert some != none and both[0] == pytest.approx((log_p[some] - log_p[none]).item(), abs=1e-4)
+    assert both[1] == pytest.approx(policy.margins([long])[0], abs=1e-4)
+    blunt = LocalPolicy(*mini)  # its tokenizer spells both words, and begins them with the same space
+    with pytest.raises(ValueError, match="no margin"):
+        blunt.margins([terse])
+
+
 def test_bad_conversations_are_named(samples, mini):
     """Too long, without an image, or with an image token as text."""
     talk = world.conversation(samples[0], says=True, calls=False)
