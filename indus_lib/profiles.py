@@ -71,7 +71,6 @@ class SFT:
     vision_rate: float = 0.0  # learning rate of the vision tower / of the rest, 0 = frozen; not in paper
     terse: bool = False  # thoughts cut to what they find, for a model too small for the sentences; not in paper
     restart: bool = False  # the language model starts anew, only the tower is the base's (docs/log.md); not in paper
-    withheld: float = 0.0  # share of the pictures that training does not see (`sft.withhold`); not in paper
     decision_weight: float = 1.0  # of the finding, where the verdict is taken, against other tokens; not in paper
     format_first: float = 0.0  # share of the steps, from the start, in which it does not count more; not in paper
 
@@ -118,16 +117,15 @@ TINY = Profile(
     inspection=Inspection(detail="short", name_category=False, max_new_tokens=96, batch=128, max_side=1024),
     corpus=Corpus(n=3200, teacher="offline"),
     sft=SFT(
-        epochs=9,
+        epochs=8,
         batch=32,
         accumulation=1,
         learning_rate=1.5e-3,
         max_length=512,
         terse=True,
         restart=True,
-        withheld=0.5,
-        decision_weight=30.0,
-        format_first=0.15,
+        decision_weight=100.0,
+        format_first=0.1,
     ),
     grpo=GRPO(prompts=16, accumulation=1, steps=8, max_completion=256, learning_rate=1e-4, temperature=0.7),
 )

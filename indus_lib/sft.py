@@ -6,9 +6,9 @@ are merged, full weights saved as they are. A killed run goes on from its last c
 
 Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given). For the
 miniature alone, none of it for the 8B: thoughts are cut short (`SFT.terse`), the finding, where the verdict is taken,
-counts more than other tokens (`SFT.decision_weight`) once the format is learnt (`SFT.format_first`), some pictures are
-withheld (`SFT.withheld`), and the language model starts anew (`SFT.restart`). Batches are bucketed by length; on a CPU
-the vision tower runs its batched twin (`fast_vision`, same numbers) and looks once at each picture.
+counts more than other tokens (`SFT.decision_weight`) once the format is learnt (`SFT.format_first`), and the language
+model starts anew (`SFT.restart`). Batches are bucketed by length; on a CPU the vision tower runs its batched twin
+(`fast_vision`, same numbers) and looks once at each picture.
 """
 
 from __future__ import annotations
@@ -194,37 +194,11 @@ def _prepare(
         memory.fill(model.model.visual, rows, progress=progress)
     if config.restart:
         tiny_model.restart_language(model)
-    if config.withheld:
-        withhold(model, config.withheld)
     if lora:
         from peft import get_peft_model
 
         model = get_peft_model(model, training_runs.lora_config())
     return model, processor
-
-
-def withhold(model: Any, share: float) -> None:
-    """While `model` (a `Qwen3VLForConditionalGeneration`) trains, show nothing of a random `share` of the pictures.
-
-    A few thousand pictures are soon known by heart, and a verdict that can be remembered is not read from the
-    observation; on products never trained on, only what is read holds (docs/log.md). The instance's forward is
-    replaced, the model in evaluation sees everything.
-    """
-    visual = model.model.visual
-    look = visual.forward
-
-    def forward(hidden_states: torch.Tensor, grid_thw: torch.Tensor, **options: Any) -> Any:
-        found = look(hidden_states, grid_thw=grid_thw, **options)
-        if not model.training:
-            return found
-        counts = grid_thw.prod(-1) // visual.spatial_merge_size**2
-        shown = (torch.rand(len(counts)) >= share).to(found.pooler_output)
-        each = shown.to(counts.device).repeat_interleave(counts)[:, None]
-        found.pooler_output = found.pooler_output * each
-        found.deepstack_features = [layer * each for layer in found.deepstack_features]
-        return found
-
-    visual.forward = forward
 
 
 def digest(corpus: Sequence[Encoded]) -> str:

@@ -120,23 +120,6 @@ def test_a_language_model_can_start_anew(base, tmp_path):
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_pictures_are_withheld_in_training_only(base):
-    model, _ = tiny_model.load(base[0])
-    torch.manual_seed(0)
-    one = base[1][0]
-    grid = one.image_grid_thw[:1].repeat(10, 1)
-    pixels = one.pixel_values[: int(grid[0].prod())].float().repeat(10, 1)
-    whole = model.model.visual(pixels, grid_thw=grid)
-    sft.withhold(model, 0.5)
-    assert torch.equal(model.eval().model.visual(pixels, grid_thw=grid).pooler_output, whole.pooler_output)
-    found = model.train().model.visual(pixels, grid_thw=grid)
-    parts, truth = found.pooler_output.chunk(10), whole.pooler_output.chunk(10)
-    blank = [not part.any() for part in parts]
-    assert 0 < sum(blank) < 10 and all(part.any() for part in truth)
-    assert all(hidden or torch.equal(part, own) for part, own, hidden in zip(parts, truth, blank, strict=True))
-    assert all(not layer.chunk(10)[blank.index(True)].any() for layer in found.deepstack_features)
-
-
 def test_lora_is_merged(base, tmp_path):
     """Only the language model's linear layers move, and the result needs no adapter."""
     config = replace(world.PROFILE.sft, epochs=1)
