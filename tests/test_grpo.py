@@ -96,7 +96,8 @@ def test_update_gets_the_inspected_tokens_masks_and_images(trainer, scored):
 
 
 def test_log_probabilities_of_the_update_are_those_of_inspection(trainer, scored):
-    """TRL's batched, padded forward gives each token the probability that a plain single forward gives it."""
+    """TRL's batched, padded forward gives each token the probability that a plain single forward gives it, at the
+    temperature of the rollouts."""
     _, encoded, batch = scored
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
@@ -109,7 +110,7 @@ def test_log_probabilities_of_the_update_are_those_of_inspection(trainer, scored
         one = train_data.collate([encoded[i]], 0, trainer._image_id)
         del one["labels"], one["decision"]
         with torch.no_grad():
-            log_p = trainer.model(**one).logits[0, :-1].log_softmax(-1)
+            log_p = (trainer.model(**one).logits[0, :-1] / trainer.temperature).log_softmax(-1)
         expected = log_p.gather(-1, one["input_ids"][0, 1:, None]).squeeze(-1)[encoded[i].prompt_length - 1 :]
         assert torch.allclose(got[i, : len(expected)], expected, atol=1e-3)
 
