@@ -171,14 +171,14 @@ def _encoded(profile: Profile, split: str, base: str, changed: int) -> tuple[tra
     return tuple(found)
 
 
-def train(profile: Profile, run: str, seed: int = 0, *, data: Sequence[train_data.Encoded] = ()) -> Path | str:
+def train(profile: Profile, run: str, seed: int = 0) -> Path | str:
     """The model of a run, trained if it is not there yet (and the SFT model it starts from)."""
     variant = VARIANTS[run]
     if variant.model_of:
-        return train(profile, variant.model_of, seed, data=data)
+        return train(profile, variant.model_of, seed)
     if not variant.trained:
-        return model_path(profile, "base") if variant.start == "base" else _sft(profile, run, variant.share, seed, data)
-    start = model_path(profile, "base") if variant.start == "base" else _sft(profile, "sft", 1.0, seed, data)
+        return model_path(profile, "base") if variant.start == "base" else _sft(profile, run, variant.share, seed)
+    start = model_path(profile, "base") if variant.start == "base" else _sft(profile, "sft", 1.0, seed)
     config: GRPO = replace(profile.grpo, **variant.config)
     samples = grpo.balanced(pool(profile), 10**9, seed)
     return grpo.train(
@@ -187,8 +187,8 @@ def train(profile: Profile, run: str, seed: int = 0, *, data: Sequence[train_dat
     )  # fmt: skip
 
 
-def _sft(profile: Profile, run: str, share: float, seed: int, data: Sequence[train_data.Encoded]) -> Path:
-    rows = list(data) or encoded(profile)
+def _sft(profile: Profile, run: str, share: float, seed: int) -> Path:
+    rows = encoded(profile)
     rows = rows[: max(int(len(rows) * share), 1)]
     out, model, start = model_path(profile, run, seed), profile.model, model_path(profile, "base")
     return sft.train(
@@ -246,18 +246,12 @@ def _keep(target: Path, key: str, episodes: Sequence[Episode]) -> None:
 
 def ablate(profile: Profile, runs: Sequence[str], seeds: int = 1) -> dict[str, dict[str, list[Episode]]]:
     """Train and evaluate `runs` for seeds 0..`seeds`-1; the episodes of all seeds stand in one list per set."""
-    data = encoded(profile) if any(not _has_sft(profile, s) for s in range(seeds)) else []
     found: dict[str, dict[str, list[Episode]]] = {}
     for run in runs:
         for seed in range(1 if run == "base" else seeds):
-            train(profile, run, seed, data=data)
             for name, episodes in evaluate(profile, run, seed).items():
                 found.setdefault(run, {}).setdefault(name, []).extend(episodes)
     return found
-
-
-def _has_sft(profile: Profile, seed: int) -> bool:
-    return (Path(model_path(profile, "sft", seed)) / training_runs.CURVE).is_file()
 
 
 def read_runs(profile: Profile, runs: Sequence[str] = ()) -> dict[str, dict[str, list[Episode]]]:

@@ -26,10 +26,9 @@ SUSPICIONS = ("low", "medium", "high")
 CHOICES = {"scale": SCALES, "cue": CUES, "suspicion": SUSPICIONS, "preliminary": ("Yes", "No")}
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
-SOMETHING = "something"  # finding of a terse turn that saw anything at all
 UNSURE = "unsure"  # thought of a terse turn that asks a tool
-FINDING = re.compile(r"(?:<think>|evidence: )(see [^,;:<]*)")
-"""Where a turn says what it sees, if it does: see `finding`."""
+FINDING = re.compile(r"(?:<think>|evidence: )see( [^,;:<]*)")
+"""Where a turn says what it sees, if it does: see `finding`. The group is what it sees, with the space before it."""
 MARGIN_PREFIX = "<answer>"
 """The text right before the answer token."""
 BRANCH = ("<location>", "<answer>")
@@ -191,7 +190,7 @@ def terse(text: str) -> str:
         return text
     if "<call_tool>" in rest:
         return THINK_OPEN + UNSURE + rest
-    return THINK_OPEN + finding("" if found[1].strip() == finding("") else SOMETHING) + rest
+    return LOOK + FOUND[found[1].strip() == FOUND[1].strip()] + rest
 
 
 def turn_text(think: str, tail: str) -> str:

@@ -98,7 +98,7 @@ def _kinds(text: str, count: int, processor: IndusProcessor) -> np.ndarray:
     """(count,) SPOKEN or DECISION of a turn's tokens; places are counted by tokenising what stands before them."""
     kinds = np.full(count, SPOKEN)
     if found := FINDING.search(text):
-        first, end = (_tokens_before(text, at, processor) for at in (found.start(1) + len("see"), found.end(1)))
+        first, end = (_tokens_before(text, at, processor) for at in found.span(1))
         kinds[first:end] = DECISION
     return kinds
 

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -163,6 +164,7 @@ def test_a_batch_holds_both_verdicts(base):
     texts = [f"<think>see it</think>{answers[i % 2]}" for i in range(64)]
     rows = [train_data.encode(protocol.add_assistant(protocol.start(picture, "?"), t), processor) for t in texts]
     assert len({len(r) for r in rows}) == 2
-    order = list(sft.Buckets(8, [sft.given(r) for r in rows], seed=0))
+    asks = SimpleNamespace(train_batch_size=8, gradient_accumulation_steps=1, seed=0)
+    order = list(sft.BucketTrainer._get_train_sampler(SimpleNamespace(train_dataset=rows, args=asks)))
     shares = [np.mean([i % 2 for i in order[k : k + 8]]) for k in range(0, 64, 8)]
     assert all(0 < s < 1 for s in shares)
