@@ -119,7 +119,11 @@ def loss_curve(runs: Mapping[str, Sequence[Row]]) -> Figure:
         steps, values = series(rows, "eval_loss")
         if len(values):
             axes.plot(steps, values, "o--", color=f"C{number}", label=f"{name}, validation")
-    axes.set(xlabel="step", ylabel="nats per generated token", title="SFT loss (generated tokens only)")
+    axes.set(
+        xlabel="step",
+        ylabel="nats per generated token, weighted as in training",
+        title="SFT loss (generated tokens only)",
+    )
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
     return figure
