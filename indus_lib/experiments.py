@@ -180,11 +180,20 @@ def train(profile: Profile, run: str, seed: int = 0) -> Path | str:
         return model_path(profile, "base") if variant.start == "base" else _sft(profile, run, variant.share, seed)
     start = model_path(profile, "base") if variant.start == "base" else _sft(profile, "sft", 1.0, seed)
     config: GRPO = replace(profile.grpo, **variant.config)
-    samples = grpo.balanced(pool(profile), 10**9, seed)
     return grpo.train(
-        start, samples, model_path(profile, run, seed), profile, weights=variant.weights, config=config,
+        start, prompts(profile, seed), model_path(profile, run, seed), profile, weights=variant.weights, config=config,
         allowed_tools=variant.tools, seed=seed,
     )  # fmt: skip
+
+
+def prompts(profile: Profile, seed: int = 0) -> list[Sample]:
+    """Images of the pool for RL, both labels alike. Those of the corpus are left out while enough others are left: on
+    what SFT knows by heart no tool is ever worth its cost."""
+    samples, config = pool(profile), profile.grpo
+    work = folder(profile) / "work/corpus"
+    shown = {r["sample_id"] for r in corpus.read(work)} if work.is_dir() else set()
+    new = grpo.balanced([s for s in samples if s.id not in shown], 10**9, seed)
+    return new if len(new) >= config.prompts * max(config.steps, 1) else grpo.balanced(samples, 10**9, seed)
 
 
 def _sft(profile: Profile, run: str, share: float, seed: int) -> Path:

@@ -5,6 +5,7 @@ Lengths are fractions of the shorter image side, positions are relative to the p
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,36 @@ class RowTruth:
     mask: np.ndarray
 
 
+FINISHES = ("smooth paint", "satin metal", "brushed metal", "turned metal", "cast metal", "plaster", "leather")
+"""Materials gentle enough that a small or faint mark on them can still be told."""
+
+
+class Style:
+    """What sets one model of a product apart from the others: palette, finish, which way round it lies, size.
+
+    Model 0 is the product as it is written; the others are drawn from the product's name and their number.
+    """
+
+    def __init__(self, product: str, model: int) -> None:
+        rng = np.random.default_rng((zlib.crc32(product.encode()), model))
+        self.plain = model == 0
+        self.channels, self.inverted = rng.permutation(3), bool(rng.random() < 0.5)
+        self.tint = rng.uniform(0.7, 1.05, 3)
+        self.quarters, self.zoom = int(rng.integers(4)), float(rng.uniform(0.85, 1.0))
+        self._finishes = {name: str(rng.choice(FINISHES)) for name in MATERIALS}
+
+    def colour(self, rgb: np.ndarray) -> np.ndarray:
+        """RGB (3,) in this model's palette. One map for all colours of a part, so that contrasts stay."""
+        if self.plain:
+            return rgb
+        turned = rgb[self.channels]
+        return (250 - turned if self.inverted else turned) * self.tint
+
+    def finish(self, material: str) -> str:
+        """Material that this model has in place of the product's."""
+        return material if self.plain else self._finishes[material]
+
+
 class Bench:
     """Mutable canvas for one product image.
 
@@ -47,8 +78,9 @@ class Bench:
         truth: The row, when one was laid.
     """
 
-    def __init__(self, rng: np.random.Generator, h: int, w: int, plan: RowPlan) -> None:
+    def __init__(self, rng: np.random.Generator, h: int, w: int, plan: RowPlan, style: Style | None = None) -> None:
         self.rng, self.h, self.w, self.plan = rng, h, w, plan
+        self.style = style or Style("", 0)
         self.side = float(min(h, w))
         self.image = np.zeros((h, w, 3), np.float32)
         self.face = np.zeros((h, w), np.float32)
@@ -64,11 +96,15 @@ class Bench:
         self.y += self.rng.uniform(-shift, shift) * self.side
         self.angle = float(self.rng.uniform(-turn, turn))
         self.zoom = 1 + float(self.rng.uniform(-zoom, zoom))
+        if not self.style.plain:
+            self.angle += 90 * self.style.quarters
+            self.zoom *= self.style.zoom
 
     def colour(self, r: float, g: float, b: float, jitter: float = 7) -> np.ndarray:
         """A colour with some batch-to-batch variation."""
         level = self.rng.normal(0, jitter)
-        return np.clip(np.array([r, g, b]) + level + self.rng.normal(0, jitter / 3, 3), 4, 250).astype(np.float32)
+        own = self.style.colour(np.array([r, g, b]))
+        return np.clip(own + level + self.rng.normal(0, jitter / 3, 3), 4, 250).astype(np.float32)
 
     def ground(self, material: str, colour: np.ndarray, face: bool = False) -> None:
         """Cover the whole canvas with a material; `face` when it is itself the product."""
@@ -78,7 +114,7 @@ class Bench:
 
     def material(self, name: str, colour: np.ndarray) -> np.ndarray:
         """A full-size texture."""
-        return MATERIALS[name](self.rng, self.h, self.w, colour)
+        return MATERIALS[self.style.finish(name)](self.rng, self.h, self.w, colour)
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Part coordinates -> px."""

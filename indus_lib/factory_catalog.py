@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from . import factory_assemblies as assemblies
 from . import factory_objects as objects
@@ -23,6 +23,7 @@ METAL = (*BODY, "burr", "corrosion", "rubbed")
 CLOTH = ("stain", "broken_thread", "hole_in_surface", "foreign_particle", "scratch", "rubbed")
 PIECES = ("crack", "chip", "stain", "pit", "foreign_particle", "scratch", "burr")
 SHEET = ("scratch", "crack", "stain", "pit", "hole_in_surface", "water_mark", "rubbed", "foreign_particle")
+MODELS = 6  # of every product of the pool, the last for validation: what carries over to unseen products is variety
 ROUND = ("hole", "bead", "tuft")  # features that cannot bend
 
 
@@ -40,6 +41,7 @@ class Category:
         bends: Whether the features of its row can be bent.
         size: (height, width) px.
         family: object, board, tray, metal, surface.
+        model: Which model of its product (`factory_bench.Style`); 0 = as the product is written.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Category:
     bends: bool = False
     size: tuple[int, int] = (384, 384)
     family: str = "object"
+    model: int = 0
 
     @property
     def description(self) -> str:
@@ -151,7 +154,8 @@ def _pool() -> list[Category]:
         p.label_plate,
     )
     found += [_one(d.__name__, "pool", d, "prior", sign=list(SIGNS)[k % len(SIGNS)]) for k, d in enumerate(signed)]
-    return found
+    rounds = [(i, (i + r) % MODELS) for r in range(MODELS) for i in range(len(found))]  # any beginning has all sorts
+    return [replace(found[i], name=f"{found[i].name}{m + 1 if m else ''}", model=m) for i, m in rounds]
 
 
 def _overlap() -> list[Category]:

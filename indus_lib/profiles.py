@@ -72,6 +72,7 @@ class SFT:
     terse: bool = False  # thoughts cut to what they find, for a model too small for the sentences; not in paper
     restart: bool = False  # the language model starts anew, only the tower is the base's (docs/log.md); not in paper
     decision_weight: float = 1.0  # of the finding, where the verdict is taken, against other tokens; not in paper
+    withheld: float = 0.0  # share of the second rounds learnt from the observation, photograph blank; not in paper
     format_first: float = 0.0  # share of the steps, from the start, in which it does not count more; not in paper
 
 
@@ -125,6 +126,7 @@ TINY = Profile(
         terse=True,
         restart=True,
         decision_weight=100.0,
+        withheld=0.5,
         format_first=0.1,
     ),
     grpo=GRPO(prompts=16, accumulation=1, steps=8, max_completion=256, learning_rate=1e-4, temperature=0.7),

@@ -6,9 +6,10 @@ are merged, full weights saved as they are. A killed run goes on from its last c
 
 Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given). For the
 miniature alone, none of it for the 8B: thoughts are cut short (`SFT.terse`), the finding, where the verdict is taken,
-counts more than other tokens (`SFT.decision_weight`) once the format is learnt (`SFT.format_first`), and the language
-model starts anew (`SFT.restart`). Batches are bucketed by length; on a CPU the vision tower runs its batched twin
-(`fast_vision`, same numbers) and looks once at each picture.
+counts more than other tokens (`SFT.decision_weight`) once the format is learnt (`SFT.format_first`), some second rounds
+are learnt from the observation alone (`SFT.withheld`), and the language model starts anew (`SFT.restart`). Batches are
+bucketed by length; on a CPU the vision tower runs its batched twin (`fast_vision`, same numbers) and looks once at each
+picture.
 """
 
 from __future__ import annotations
@@ -65,11 +66,12 @@ class BucketTrainer(Trainer):
         vision_rate: Learning rate of the vision tower / of the rest.
         decision_weight: Of a finding's token against another.
         format_first: Share of the steps, from the start, in which it does not count more.
+        withheld: Share of the second rounds that are learnt without the photograph.
     """
 
     def __init__(self, config: SFT, **options: Any):
         self.vision_rate, self.decision_weight = config.vision_rate, config.decision_weight
-        self.format_first = config.format_first
+        self.format_first, self.withheld = config.format_first, config.withheld
         super().__init__(**options)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -89,7 +91,7 @@ class BucketTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Weighted negative log-likelihood of the learnt tokens, over all micro-batches of a step alike."""
-        inputs = dict(inputs)
+        inputs = withhold(inputs, self.withheld) if self.withheld and model.training else dict(inputs)
         labels, finding = inputs.pop("labels")[:, 1:], inputs.pop("decision")[:, 1:]
         outputs = model(**inputs)
         at = labels != IGNORED
@@ -107,6 +109,33 @@ class BucketTrainer(Trainer):
         rows = self.train_dataset if train_dataset is None else train_dataset
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return Buckets(size, [given(row) for row in rows], self.args.seed)
+
+
+def withhold(inputs: dict[str, Any], share: float) -> dict[str, Any]:
+    """A batch (`train_data.collate`) in which a random `share` of the second rounds is learnt without the photograph.
+
+    A few thousand photographs are soon known by heart, and a verdict that can be remembered is not read from the
+    observation; on products never trained on, only what is read holds (docs/log.md). In such a conversation the
+    first picture is blank and the first turn, which nobody could choose without it, is not learnt.
+    """
+    labels, images = inputs["labels"], inputs["mm_token_type_ids"] == 1
+    turns = _starts(labels != IGNORED).cumsum(1)
+    blank = (turns[:, -1] > 1) & (torch.rand(len(turns)) < share).to(turns.device)
+    learnt = ~blank[:, None] | (turns == turns[:, -1:])
+    counts = _starts(images).sum(1)  # pictures of each conversation; the photograph is the first
+    of_image = torch.zeros(int(counts.sum()), dtype=torch.bool, device=blank.device)
+    of_image[(counts.cumsum(0) - counts)[blank]] = True
+    hidden = of_image.repeat_interleave(inputs["image_grid_thw"].prod(-1))
+    return inputs | {
+        "labels": labels.where(learnt, IGNORED),
+        "decision": inputs["decision"] * learnt,
+        "pixel_values": inputs["pixel_values"].masked_fill(hidden[:, None], 0.0),  # the middle of the range
+    }
+
+
+def _starts(mask: torch.Tensor) -> torch.Tensor:
+    """(B, T) bool -> True where a run of True begins."""
+    return mask & ~torch.nn.functional.pad(mask, (1, 0))[:, :-1]
 
 
 def train(

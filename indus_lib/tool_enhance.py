@@ -14,7 +14,7 @@ import numpy as np
 
 from . import boxes
 from .samples import Box
-from .tool_result import ToolResult, rounded
+from .tool_result import ToolResult, graded, rounded
 
 METHODS = ("clahe", "edges", "texture")
 MAX_SIDE = 1280  # longer side of what is filtered and returned; not in paper
@@ -22,6 +22,8 @@ MAP_SIDE = 384  # longer side of the texture map in px; not in paper
 WORK_SIDE = 140  # px (square root of the area) at which faint marks are sought; not in paper
 GAIN = 3.0  # deviations that give two thirds of full contrast; not in paper
 RANGE = 6.0  # grey levels the bilateral background averages over; not in paper
+
+GRADES = (("low", 1.4), ("medium", 2.0), ("high", 3.0))  # deviations of the peak up to which; not in paper
 
 _TEXTS = {
     "clahe": "local contrast equalised",
@@ -61,7 +63,8 @@ def enhance(image: np.ndarray, method: str, region: Box | None = None) -> ToolRe
     text = f"enhance {method} of [{','.join(map(str, final))}]: {_TEXTS[method]}"
     if strongest is not None:
         strength = rounded(10 * float(details["peak"]))  # type: ignore[arg-type]
-        text += f", strongest at {boxes.coarse_text(strongest, width, height)}, strength {strength}"
+        grade = graded(float(details["peak"]), GRADES, "extreme")  # type: ignore[arg-type]
+        text += f", strongest at {boxes.coarse_text(strongest, width, height)}, strength {strength}, {grade}"
     return ToolResult(True, text, [out], (final,), details=details)
 
 

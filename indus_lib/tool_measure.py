@@ -16,10 +16,12 @@ import numpy as np
 from . import boxes, row_search
 from .boxes import SCALE
 from .samples import Box
-from .tool_result import ToolError, ToolResult, rounded
+from .tool_result import ToolError, ToolResult, graded, rounded
 
 KINDS = ("distance", "angle", "position", "spacing", "row")
 MAX_POINTS = 64  # not in paper
+GAPS = (("even", 10), ("uneven", 25), ("odd", 70))  # % of the median spacing up to which; not in paper
+OFFSETS = (("straight", 20), ("uneven", 35))  # % of the median spacing up to which; not in paper
 
 _COUNTS = {"distance": (2, 2), "angle": (2, 3), "position": (2, 2), "spacing": (3, MAX_POINTS), "row": (2, 2)}
 
@@ -125,7 +127,8 @@ def _row(image: np.ndarray, p: np.ndarray, mm: float | None) -> ToolResult:
     details["odd"] = list(row.odd)
     name, spacing = "row" if there else "row elsewhere", length(row.median, mm)
     text = (
-        f"{name}: {len(row.centres)} features, median spacing {spacing}, largest gap deviation "
+        f"{name}: {len(row.centres)} features, spacing {graded(row.deviation, GAPS, 'broken')}, "
+        f"line {graded(row.offset, OFFSETS, 'bent')}, median spacing {spacing}, largest gap deviation "
         f"{rounded(row.deviation)} %, largest sideways offset {rounded(row.offset)} %, "
         f"worst at {boxes.coarse_text(row.odd, width, height)}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,3 +44,8 @@ def rounded(value: float) -> int:
     on a few pixels, and a small model has to learn what each number means."""
     step = 5 if value <= 50 else 10 if value <= 100 else 50
     return step * round(value / step)
+
+
+def graded(value: float, grades: Sequence[tuple[str, float]], beyond: str) -> str:
+    """The word for a number: that of the first (word, limit) whose limit it stays under, else `beyond`."""
+    return next((word for word, limit in grades if value < limit), beyond)

@@ -13,12 +13,15 @@ import cv2
 import numpy as np
 from skimage.measure import label, regionprops
 
-from .tool_result import Window, rounded
+from .tool_result import Window, graded, rounded
 
 MAX_ZOOM = 6  # times, so that the outline of a few px has a shape; not in paper
 ZOOMED = 96  # px to which a blob is enlarged; not in paper
 LEAST = 3.0  # grey levels; fainter blobs have no outline; not in paper
 MAX_LONGER = 400  # %, beyond a line is a line; not in paper
+SIZES = (("tiny", 8), ("small", 16), ("medium", 40))  # px across up to which; larger is large; not in paper
+SOLID = 85  # % of its hull; below, an outline is ragged or open; not in paper
+LENGTHS = (("round", 12), ("oval", 150))  # % longer than wide up to which; beyond, it is a line; not in paper
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,17 @@ class Shape:
     solid: int
 
     @property
+    def words(self) -> str:
+        """The numbers as three words, `tiny ragged oval` say: easier to reason with, and the same in every size."""
+        size, form = graded(self.across, SIZES, "large"), graded(self.longer, LENGTHS, "line")
+        return f"{size} {'solid' if self.solid >= SOLID else 'ragged'} {form}"
+
+    @property
     def text(self) -> str:
         """As the observation writes it."""
         across = self.across if self.across < 20 else rounded(self.across)
-        return f"{across} px across, {rounded(self.solid)} % solid, {rounded(self.longer)} % longer than wide"
+        solid, longer = rounded(self.solid), rounded(self.longer)
+        return f"{self.words}, {across} px across, {solid} % solid, {longer} % longer than wide"
 
 
 def blob_shape(image: np.ndarray, blob: Window) -> Shape | None:

@@ -27,7 +27,7 @@ from .factory import render
 from .workers import run_jobs
 from .worlds_plan import SETS, Job
 
-VERSION = 1  # raise whenever the factory draws anything differently
+VERSIONS = {**dict.fromkeys(SETS, 1), "pool": 2}  # raise whenever the factory draws a set differently
 FROZEN = Path(__file__).resolve().parents[1] / "data" / "standins.json"
 SIDECAR = "mechanisms.json"
 RECORD = "world.json"
@@ -73,7 +73,7 @@ def write_world(
 
 
 def _write_set(base: Path, name: str, seed: int, scale: float, n_workers: int, progress: bool) -> dict[str, object]:
-    key = {"set": name, "version": VERSION, "seed": seed, "scale": scale}
+    key = {"set": name, "version": VERSIONS[name], "seed": seed, "scale": scale}
     done = _record(base / name)
     if done is not None and all(done.get(k) == v for k, v in key.items()):
         return done

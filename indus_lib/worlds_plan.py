@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .factory import MECHANISMS, Category, members
+from .factory import MECHANISMS, MODELS, Category, members
 from .factory_render import planned_defect
 
 SETS = ("mvtec", "visa", "mpdd", "dtd", "kolektorsdd", "pool")
@@ -24,11 +24,10 @@ MIX = {
     "kolektorsdd": {"small": 0.4, "faint": 0.3, "plain": 0.3},
     "pool": dict.fromkeys(MECHANISMS, 0.2),
 }
-COUNTS = {**dict.fromkeys(("mvtec", "visa", "mpdd", "dtd"), (300, 300)), "kolektorsdd": (150, 60), "pool": (750, 750)}
+COUNTS = {**dict.fromkeys(("mvtec", "visa", "mpdd", "dtd"), (300, 300)), "kolektorsdd": (150, 60), "pool": (1000, 1000)}
 """(normal, anomalous) test images; parts for the pool, where each part is seen by three of the five cameras."""
 TRAIN_GOOD = 4  # per category
 POOL_VIEWS = ((0, 1, 3), (0, 2, 4))
-VALIDATION = 3  # of every 20 parts
 STAMP = "20260520"  # the place of Real-IAD's time stamp
 
 
@@ -127,7 +126,7 @@ def _pool(name: str, seed: int, scale: float) -> Iterator[Job]:
     number: Counter[str] = Counter()
     for k, (category, mechanism, anomalous, part) in enumerate(part_plan(name, seed, scale)):
         number[category.name] += 1
-        serial, split = number[category.name], "test" if (k * 7) % 20 < VALIDATION else "train"
+        serial, split = number[category.name], "test" if category.model == MODELS - 1 else "train"
         for view in POOL_VIEWS[k % 2]:
             job = Job("", "", category.name, part, anomalous, mechanism)
             code = defect_of(job)

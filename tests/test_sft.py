@@ -12,6 +12,8 @@ import training_world as world
 
 from indus_lib import protocol, sft, tiny_model, train_data, training_runs
 from indus_lib.local_policy import LocalPolicy
+from indus_lib.processing import END_OF_TURN
+from indus_lib.tools import ToolResult
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -168,3 +170,26 @@ def test_a_batch_holds_both_verdicts(base):
     order = list(sft.BucketTrainer._get_train_sampler(SimpleNamespace(train_dataset=rows, args=asks)))
     shares = [np.mean([i % 2 for i in order[k : k + 8]]) for k in range(0, 64, 8)]
     assert all(0 < s < 1 for s in shares)
+
+
+def test_withheld_photographs_leave_what_can_still_be_known(base):
+    """Blank photograph, observed picture kept; the first turn, which it alone could explain, is not learnt."""
+    _, processor = tiny_model.load(base[0])
+    photo, found = (np.random.default_rng(k).integers(0, 255, (64, 64, 3), np.uint8) for k in (1, 2))
+    call = {"name": "enhance", "arguments": {"method": "texture"}}
+    ask = protocol.add_assistant(protocol.start(photo, "?"), f"<think>unsure</think>{protocol.tool_tail(call)}")
+    seen = protocol.add_observation(ask, [(call, ToolResult(True, "map", [found]))])
+    answer = f"<think>see nothing</think>{protocol.final_text(False)}"
+    talks = (protocol.add_assistant(seen, answer), protocol.add_assistant(protocol.start(photo, "?"), answer))
+    rows = [train_data.encode(talk, processor) for talk in talks]
+    batch = train_data.collate(rows, processor.tokenizer.pad_token_id, processor.image_token_id)
+    blank = sft.withhold(batch, 1.0)
+    learnt = [[int(t) for t in row if t != train_data.IGNORED] for row in blank["labels"]]
+    whole = processor.tokenizer(answer + END_OF_TURN, add_special_tokens=False)["input_ids"]
+    assert learnt == [whole, whole]  # of the two-round conversation the second turn alone, of the other all
+    assert torch.equal(blank["decision"], batch["decision"]) and batch["decision"].any()
+    sizes = batch["image_grid_thw"].prod(-1).tolist()
+    before, after = (b["pixel_values"].split(sizes) for b in (batch, blank))
+    assert not after[0].any() and all(torch.equal(a, b) for a, b in zip(after[1:], before[1:], strict=True))
+    kept = sft.withhold(batch, 0.0)
+    assert all(torch.equal(kept[name], batch[name]) for name in batch)

@@ -101,7 +101,7 @@ def test_workers_and_interruptions_do_not_change_a_byte(world, tmp_path) -> None
     assert record["kolektorsdd"]["hash"] == worlds.world_hash(world / "kolektorsdd")
     # a killed run: some images are there, the set has not been renamed yet
     (tmp_path / "kolektorsdd").rename(tmp_path / ".kolektorsdd.part")
-    key = {"set": "kolektorsdd", "version": worlds.VERSION, "seed": 0, "scale": 0.02}
+    key = {"set": "kolektorsdd", "version": worlds.VERSIONS["kolektorsdd"], "seed": 0, "scale": 0.02}
     (tmp_path / ".kolektorsdd.part" / worlds.RECORD).write_text(json.dumps(key))
     (tmp_path / ".kolektorsdd.part" / "kos01" / "Part1.jpg").unlink()
     again = worlds.write_world(tmp_path, scale=0.02, n_workers=1, sets=["kolektorsdd"], progress=False)
@@ -123,7 +123,7 @@ def test_frozen_hashes_are_complete_and_notice_a_changed_world(world, tmp_path) 
     frozen = json.loads(worlds.FROZEN.read_text())
     assert set(frozen) == set(worlds.SETS)
     for name, record in frozen.items():
-        assert record["version"] == worlds.VERSION, "the factory changed: freeze the stand-ins again"
+        assert record["version"] == worlds.VERSIONS[name], "the factory changed: freeze the stand-ins again"
         if name != "pool":
             assert (record["n_normal"], record["n_anomalous"]) == worlds_plan.COUNTS[name]
     assert len(worlds.check_frozen(world)) == len(worlds.SETS)  # a smoke world is not the frozen one
