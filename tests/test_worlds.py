@@ -54,16 +54,16 @@ def test_no_image_of_the_pool_is_an_image_of_a_stand_in() -> None:
         assert not any(one & other for other in seeds[k + 1 :])
 
 
-def test_the_pool_overlaps_on_purpose_and_validates_whole_parts() -> None:
+def test_the_pool_overlaps_on_purpose_and_validates_on_models_of_its_own() -> None:
     plan = worlds_plan.jobs("pool", 0, 1.0)
-    assert 4400 <= len(plan) <= 4600
+    assert 4400 <= len(plan) <= 6000
     assert set(factory.OVERLAPPING) <= {j.category for j in plan}
     split = collections.defaultdict(set)
     for job in plan:
-        split[job.category, job.seed].add(job.split)
-    assert all(len(s) == 1 for s in split.values())
+        split[job.category].add(job.split)
+    assert all(len(s) == 1 for s in split.values())  # validation is on models that training never shows
     share = sum(j.split == "test" for j in plan) / len(plan)
-    assert 0.14 < share < 0.16
+    assert 0.14 < share < 0.18
     for which in ("train", "test"):
         labels = [j.anomalous for j in plan if j.split == which]
         assert 0.45 < sum(labels) / len(labels) < 0.55
@@ -84,8 +84,9 @@ def test_visa_tables_have_the_official_columns(world) -> None:
 
 
 def test_real_iad_listing_has_the_official_fields(world) -> None:
-    listing = json.loads((world / "pool/realiad_jsons/coin_blank.json").read_text())
-    assert listing["meta"] == {"prefix": "coin_blank/", "normal_class": "OK", "pre_transform": None}
+    file = sorted((world / "pool/realiad_jsons").glob("*.json"))[0]
+    listing = json.loads(file.read_text())
+    assert listing["meta"] == {"prefix": f"{file.stem}/", "normal_class": "OK", "pre_transform": None}
     for entry in listing["train"] + listing["test"]:
         assert set(entry) == {"category", "anomaly_class", "image_path", "mask_path"}
         assert (entry["mask_path"] is None) == (entry["anomaly_class"] == "OK")
