@@ -6,8 +6,10 @@ as arguments: the policy, the tools allowed, how images or tool results are dist
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,18 +106,24 @@ def rollout(
     """
     temperature = config.temperature if temperature is None else temperature
     traces = [Trace(s) for s in samples]
-    for i, trace in enumerate(traces):
-        _open(trace, config, mode, allowed_tools, transform, frames[i] if frames is not None else None)
+    given = frames if frames is not None else [None] * len(traces)
+    _parallel(lambda t, frame: _open(t, config, mode, allowed_tools, transform, frame), traces, given)
     _speak(policy, [t for t in traces if not t.error], config, temperature, seed, mode, allowed_tools)
     if mode == "agent":
-        for trace in traces:
-            if trace.waits:
-                _observe(trace, run_calls(trace, config, allowed_tools, corrupt))
         waiting = [t for t in traces if t.waits]
+        found = _parallel(lambda t: run_calls(t, config, allowed_tools, corrupt), waiting)
+        for trace, results in zip(waiting, found, strict=True):
+            _observe(trace, results)
         _speak(policy, waiting, config, temperature, seed + 1, mode, allowed_tools)
     if margins:
         take_margins(policy, [t for t in traces if not t.error])
     return traces
+
+
+def _parallel(job: Callable[..., Any], *over: Sequence[Any]) -> list[Any]:
+    """Results of a job on images, in order; what numpy and OpenCV do runs outside the interpreter's lock."""
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return list(threads.map(job, *over))
 
 
 def _open(

@@ -71,7 +71,7 @@ class SFT:
     vision_rate: float = 0.0  # learning rate of the vision tower / of the rest, 0 = frozen; not in paper
     terse: bool = False  # thoughts cut to what they find, for a model too small for the sentences; not in paper
     restart: bool = False  # the language model starts anew, only the tower is the base's (docs/log.md); not in paper
-    decision_weight: float = 1.0  # of the finding, where the verdict is taken, against other tokens; not in paper
+    decision_weight: float = 1.0  # of what is seen, whether to ask and which tool, against other tokens; not in paper
     withheld: float = 0.0  # share of the second rounds learnt from the observation, photograph blank; not in paper
     format_first: float = 0.0  # share of the steps, from the start, in which it does not count more; not in paper
 
@@ -118,14 +118,14 @@ TINY = Profile(
     inspection=Inspection(detail="short", name_category=False, max_new_tokens=96, batch=128, max_side=1024),
     corpus=Corpus(n=3200, teacher="offline"),
     sft=SFT(
-        epochs=8,
+        epochs=6,
         batch=32,
         accumulation=1,
         learning_rate=1.5e-3,
         max_length=512,
         terse=True,
         restart=True,
-        decision_weight=100.0,
+        decision_weight=30.0,
         withheld=0.5,
         format_first=0.1,
     ),

@@ -29,6 +29,8 @@ THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 UNSURE = "unsure"  # thought of a terse turn that asks a tool
 FINDING = re.compile(r"(?:<think>|evidence: )see( [^,;:<]*)")
 """Where a turn says what it sees, if it does: see `finding`. The group is what it sees, with the space before it."""
+ROUTE = re.compile(rf'<think>({UNSURE}|see)\b|"name":\s*"(\w+)"')
+"""Where a turn chooses: to ask or to answer, in the first group (terse turns alone), and which tool, in the second."""
 MARGIN_PREFIX = "<answer>"
 """The text right before the answer token."""
 BRANCH = ("<location>", "<answer>")

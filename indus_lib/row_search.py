@@ -8,6 +8,7 @@ given. All thresholds ours.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -55,9 +56,17 @@ def find_rows(image: np.ndarray, keep: int = 3) -> list[RowGuess]:
 
 
 def read_best(image: np.ndarray, keep: int = 4) -> tuple[RowGuess, Row] | None:
-    """The guess that reads best on the original, and what is read: many features, most gaps alike (one odd gap does not
-    count)."""
-    height, width = image.shape[:2]
+    """The guess that reads best on the original (uint8 H x W x 3), and what is read: many features, most gaps alike.
+
+    One odd gap does not count. The last images are remembered: the teacher asks for the points, then measures there.
+    """
+    return _read_best(image.tobytes(), image.shape, keep)
+
+
+@lru_cache(maxsize=4)
+def _read_best(pixels: bytes, shape: tuple[int, ...], keep: int) -> tuple[RowGuess, Row] | None:
+    image = np.frombuffer(pixels, np.uint8).reshape(shape)
+    height, width = shape[:2]
     best, best_value = None, 0.0
     for guess in find_rows(image, keep):
         start, end = np.array(guess.points) * (width, height) / 1000

@@ -5,11 +5,11 @@ the collator (`train_data`), batches of similar length, and a result that any po
 are merged, full weights saved as they are. A killed run goes on from its last checkpoint when called again.
 
 Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given). For the
-miniature alone, none of it for the 8B: thoughts are cut short (`SFT.terse`), the finding, where the verdict is taken,
-counts more than other tokens (`SFT.decision_weight`) once the format is learnt (`SFT.format_first`), some second rounds
-are learnt from the observation alone (`SFT.withheld`), and the language model starts anew (`SFT.restart`). Batches are
-bucketed by length; on a CPU the vision tower runs its batched twin (`fast_vision`, same numbers) and looks once at each
-picture.
+miniature alone, none of it for the 8B: thoughts are cut short (`SFT.terse`), decisions (what is seen, whether to ask,
+which tool) count more than other tokens (`SFT.decision_weight`) once the format is learnt (`SFT.format_first`), some
+second rounds are learnt from the observation alone (`SFT.withheld`), and the language model starts anew
+(`SFT.restart`). Batches are bucketed by length; on a CPU the vision tower runs its batched twin (`fast_vision`, same
+numbers) and looks once at each picture.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def given(row: Encoded) -> int:
 
 class BucketTrainer(Trainer):
     """`Trainer` whose batches hold conversations of similar length (less padding, same epochs), and whose loss counts
-    findings (`decision` of the batch) more than other tokens.
+    decisions more than other tokens.
 
     Attributes:
         vision_rate: Learning rate of the vision tower / of the rest.
-        decision_weight: Of a finding's token against another.
-        format_first: Share of the steps, from the start, in which it does not count more.
+        decision_weight: Of a decision's token against another.
+        format_first: Share of the steps, from the start, in which they do not count more.
         withheld: Share of the second rounds that are learnt without the photograph.
     """
 
@@ -92,16 +92,16 @@ class BucketTrainer(Trainer):
     ) -> Any:
         """Weighted negative log-likelihood of the learnt tokens, over all micro-batches of a step alike."""
         inputs = withhold(inputs, self.withheld) if self.withheld and model.training else dict(inputs)
-        labels, finding = inputs.pop("labels")[:, 1:], inputs.pop("decision")[:, 1:]
+        labels, decided = inputs.pop("labels")[:, 1:], inputs.pop("decision")[:, 1:]
         outputs = model(**inputs)
         at = labels != IGNORED
         each = cross_entropy(outputs.logits[:, :-1][at].float(), labels[at], reduction="none")
-        weights = 1 + (self._finding_weight() - 1) * finding[at]
+        weights = 1 + (self._decision_weight() - 1) * decided[at]
         items = at.sum() if num_items_in_batch is None else num_items_in_batch
         loss = (each * weights).sum() / weights.mean() / items
         return (loss, outputs) if return_outputs else loss
 
-    def _finding_weight(self) -> float:
+    def _decision_weight(self) -> float:
         early = self.model.training and self.state.global_step < self.format_first * self.state.max_steps
         return 1.0 if early else self.decision_weight
 

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from .policies import Conversation
 from .processing import END_OF_TURN, IndusProcessor, images_of, render
-from .protocol import FINDING
+from .protocol import FINDING, ROUTE
 
 IGNORED = -100  # label of a token that is not learnt
 GIVEN, SPOKEN, DECISION = range(3)  # what a token is
@@ -36,8 +36,8 @@ class Encoded:
     Attributes:
         input_ids: (T,) int64, image placeholders expanded.
         mask: (T,) bool, True on what the agent generated.
-        decision: (T,) bool, True on what a thought says first that it sees (`protocol.finding`, without the `see`,
-            which only says that no tool is asked): the verdict is taken there, the rest of a turn follows from it.
+        decision: (T,) bool, True where the agent chooses: what a thought says first that it sees (`protocol.FINDING`),
+            whether to ask and which tool (`protocol.ROUTE`). The rest of a turn follows from it.
         pixel_values: (patches, C * temporal * patch * patch), float16 to hold a corpus in memory, or float32.
         image_grid_thw: (images, 3) int64.
     """
@@ -97,9 +97,10 @@ def _pieces(conversation: Conversation, k: int, processor: IndusProcessor) -> li
 def _kinds(text: str, count: int, processor: IndusProcessor) -> np.ndarray:
     """(count,) SPOKEN or DECISION of a turn's tokens; places are counted by tokenising what stands before them."""
     kinds = np.full(count, SPOKEN)
-    if found := FINDING.search(text):
-        first, end = (_tokens_before(text, at, processor) for at in found.span(1))
-        kinds[first:end] = DECISION
+    for found in (FINDING.search(text), *ROUTE.finditer(text)):
+        if found is not None:
+            first, end = (_tokens_before(text, at, processor) for at in found.span(found.lastindex))
+            kinds[first:end] = DECISION
     return kinds
 
 
@@ -159,7 +160,7 @@ def collate(batch: Sequence[Encoded], pad_id: int, image_id: int) -> dict[str, t
     """Right-padded training batch.
 
     Returns:
-        input_ids, attention_mask, labels, mm_token_type_ids, decision (1 on findings, else 0) of shape (B, T);
+        input_ids, attention_mask, labels, mm_token_type_ids, decision (1 on decisions, else 0) of shape (B, T);
         pixel_values (patches of all images, D); image_grid_thw (images, 3).
     """
     width = max(map(len, batch))

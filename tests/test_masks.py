@@ -139,11 +139,11 @@ def test_loss_counts_generated_tokens_only(samples, mini):
 
 def weighing(weight: float) -> SimpleNamespace:
     """What `compute_loss` asks of its trainer."""
-    return SimpleNamespace(_finding_weight=lambda: weight)
+    return SimpleNamespace(_decision_weight=lambda: weight, withheld=0.0)
 
 
-def test_the_finding_counts_more_by_the_weight_given(mini):
-    """The loss is the weighted mean over learnt tokens: 4 for a finding, 1 for the others, 0 for what was given."""
+def test_decisions_count_more_by_the_weight_given(mini):
+    """The loss is the weighted mean over learnt tokens: 4 for a decision, 1 for the others, 0 for what was given."""
     model, processor = mini
     picture = np.full((64, 64, 3), 90, np.uint8)
     thoughts = ("see crack, the crop shows it", "see nothing, even all over", "no finding is named here")
@@ -152,7 +152,7 @@ def test_the_finding_counts_more_by_the_weight_given(mini):
     rows = [train_data.encode(t, processor) for t in talks]
     batch = train_data.collate(rows, processor.tokenizer.pad_token_id, processor.image_token_id)
     weights = torch.zeros(batch["input_ids"].shape)
-    for row, found, own in zip(rows, ("crack", "nothing", ""), weights, strict=True):
+    for row, found, own in zip(rows, ("see crack", "see nothing", ""), weights, strict=True):
         assert processor.tokenizer.decode(row.input_ids[row.decision].tolist()).strip() == found
         assert not (row.decision & ~row.mask).any()
         own[: len(row)] = torch.from_numpy(1.0 * row.mask + 3.0 * row.decision)
@@ -164,12 +164,21 @@ def test_the_finding_counts_more_by_the_weight_given(mini):
 
 @pytest.mark.parametrize("before", ["", "evidence: "])
 def test_the_finding_is_a_decision_and_its_sentence_is_not(samples, mini, before):
-    """`see crack` at the head of a thought, up to its first comma."""
+    """`see crack` at the head of a thought, up to its first comma; at its very head `see` says that none is asked."""
     talk = world.conversation(samples[1], says=True, calls=False)[:1]
     talk = protocol.add_assistant(talk, f"<think>{before}see crack, all the rest</think><answer>Yes</answer>")
     one = train_data.encode(talk, mini[1])
     text = mini[1].tokenizer.decode(one.input_ids[one.decision].tolist())
-    assert text.strip() == "crack"
+    assert text.strip() == ("crack" if before else "see crack")
+
+
+def test_the_choice_of_tools_is_a_decision_and_their_arguments_are_not(samples, mini):
+    calls = [{"name": "crop", "arguments": {"region": [0, 0, 500, 500]}}, {"name": "prior", "arguments": {}}]
+    talk = world.conversation(samples[1], says=True, calls=False)[:1]
+    talk = protocol.add_assistant(talk, f"<think>{protocol.UNSURE}</think>{protocol.tool_tail(calls)}")
+    one = train_data.encode(talk, mini[1])
+    text = mini[1].tokenizer.decode(one.input_ids[one.decision].tolist())
+    assert text.replace(" ", "") == f"{protocol.UNSURE}cropprior"
 
 
 def test_a_terse_thought_is_weighed_where_it_says_what_it_sees(samples, mini):
