@@ -32,7 +32,7 @@ class Variant:
     """One run of the tables.
 
     Attributes:
-        start: `base` or `sft`: which model RL starts from, or, with `steps` 0, which is evaluated as it is.
+        start: `base` or `sft`: which model RL starts from, or is evaluated as it is; `shipped`: the profile's agent.
         trained: Whether RL is run.
         weights: Of the reward.
         config: Fields of `profiles.GRPO` that differ.
@@ -66,6 +66,7 @@ VARIANTS: dict[str, Variant] = {
     "base": Variant(start="base", trained=False, tools=(), mode="direct", full_sets=True),
     "sft": Variant(trained=False, full_sets=True),
     "full": Variant(full_sets=True),
+    "shipped": Variant(start="shipped", trained=False),  # the agent that comes with the checkout
     "rl_only": Variant(start="base"),
     "no_tools": Variant(tools=()),
     "weights_0_0_0": _weights(0, 0, 0),  # Tables 4 and 5
@@ -112,10 +113,16 @@ def data_root(profile: Profile) -> Path:
 
 
 def model_path(profile: Profile, run: str, seed: int = 0) -> Path | str:
-    """Folder of a run's model; `base` is the profile's, by path or hub name."""
-    if run == "base":
-        local = ROOT / profile.model.base
-        return local if local.is_dir() else profile.model.base
+    """Folder of a run's model; `base` and `shipped` are the profile's, by path or hub name.
+
+    Raises:
+        FileNotFoundError: The profile ships no agent.
+    """
+    if run in ("base", "shipped"):
+        name = profile.model.base if run == "base" else profile.model.agent
+        if not name:
+            raise FileNotFoundError(f"profile {profile.name} ships no trained agent")
+        return ROOT / name if (ROOT / name).is_dir() else name
     return folder(profile) / "work" / "models" / f"{run}-s{seed}"
 
 
@@ -177,7 +184,8 @@ def train(profile: Profile, run: str, seed: int = 0) -> Path | str:
     if variant.model_of:
         return train(profile, variant.model_of, seed)
     if not variant.trained:
-        return model_path(profile, "base") if variant.start == "base" else _sft(profile, run, variant.share, seed)
+        ready = variant.start in ("base", "shipped")
+        return model_path(profile, variant.start) if ready else _sft(profile, run, variant.share, seed)
     start = model_path(profile, "base") if variant.start == "base" else _sft(profile, "sft", 1.0, seed)
     config: GRPO = replace(profile.grpo, **variant.config)
     return grpo.train(

@@ -114,9 +114,9 @@ class Profile:
 TINY = Profile(
     name="tiny",
     model=Model("data/models/indus-tiny", "data/models/indus-tiny-agent"),
-    data=Data("data/generated/world", True, "pool", limit=None, ablation_limit=100),
+    data=Data("data/generated/world", True, "pool", limit=None, ablation_limit=80),
     inspection=Inspection(detail="short", name_category=False, max_new_tokens=96, batch=128, max_side=1024),
-    corpus=Corpus(n=3200, teacher="offline"),
+    corpus=Corpus(n=3200, teacher="offline", exploration=0.1),
     sft=SFT(
         epochs=6,
         batch=32,

@@ -16,7 +16,7 @@ import numpy as np
 from .sight import VISIBLE
 from .teacher_tools import NONE, PAIRS, rng_for
 
-TARGET = {"none": 0.28, "crop": 0.32, "enhance": 0.18, "measure": 0.18, "prior": 0.04}  # not in paper
+TARGET = {"none": 0.36, "crop": 0.24, "enhance": 0.18, "measure": 0.18, "prior": 0.04}  # not in paper
 """What the choices steer towards where several would do. `prior` is low here: products whose faults only the design
 can tell get it anyway."""
 PAIR_SHARE = 0.08  # trajectories with two tools, as far as a fitting pair exists; not in paper
@@ -81,9 +81,8 @@ def _options(survey: Mapping[str, Any], explore: bool) -> list[str]:
     visible = survey["visible"] >= VISIBLE
     if visible and explore:
         return [c for c in survey["tried"] if c not in survey["useful"]] or [NONE]
-    if survey["useful"]:
-        return list(survey["useful"])
-    return [*survey["tried"], NONE] if visible else list(survey["shown"])
+    helpful = [c for c in survey["useful"] if c != NONE]  # what helps is asked: a router learns from what recurs
+    return helpful or ([NONE] if visible else list(survey["shown"]))
 
 
 def _paired(choice: str, survey: Mapping[str, Any], rng: np.random.Generator) -> str:

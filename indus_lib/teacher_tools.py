@@ -23,7 +23,7 @@ from .tools import ToolResult
 
 SINGLE = {
     "crop": ("crop:whole", "crop:part", "crop:spot"),
-    "enhance": ("enhance:texture", "enhance:texture", "enhance:clahe", "enhance:edges"),
+    "enhance": (*["enhance:texture"] * 6, "enhance:clahe", "enhance:edges"),
     "measure": ("measure:row",),
     "prior": ("prior:ask",),
 }
