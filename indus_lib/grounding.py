@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
-from . import experiments, figures, images, probes, readers
+from . import boxes, experiments, figures, images, loop, probes, readers
 from .profiles import Profile
 from .samples import Sample
 from .selection import balanced_limit
@@ -72,6 +72,54 @@ def table(profile: Profile, limit: int = 60) -> Table:
             rows.append(Row("grounding head, windows", name, value, probes.interval(y, scores), *counts, 0, 1))
     notes = ("AUROC in percent of the strongest patch; the head was trained on drawn marks only, normal or not.",)
     return Table("grounding", "Where the base model looks", profile.name, profile.hash, tuple(rows), notes)
+
+
+def patch_table(profile: Profile, limit: int = 150) -> Table:
+    """AUROC of "a mark lies in this patch" inside anomalous images of unseen categories, from their masks: mean over
+    images with bootstrap interval. Marks too small for a patch of the view are judged in what the crop tool returns.
+    """
+    known = experiments.mechanisms(profile)
+    limit = min(limit, 2 * (profile.data.ablation_limit or limit))
+    notes = ("Mean over images of the AUROC of their patches, percent; patches covered by 1-10 % do not count.",)
+    if not known:  # real sets do not say how a mark is to be found
+        return Table("grounding_patches", "Which patch holds the mark", profile.name, profile.hash, (), notes)
+    tower = probes.Tower(experiments.model_path(profile, "base"))
+    every = [s for group in experiments.test_sets(profile).values() for s in group if s.label and s.mask]
+    rows = []
+    for mechanism, cropped in (("plain", False), ("plain", True), ("small", True)):
+        samples = [s for s in every if known.get(f"{s.dataset}:{s.id}") == mechanism]
+        samples = samples[:: max(len(samples) // limit, 1)][:limit]
+        found = _patch_aurocs(tower, samples, cropped)
+        if len(found):
+            draws = np.random.default_rng(0).choice(found, (500, len(found))).mean(1)
+            low, high = (round(100 * float(np.percentile(draws, q)), 1) for q in (2.5, 97.5))
+            value, where = round(100 * float(np.mean(found)), 1), "crop" if cropped else "view"
+            rows.append(Row(f"{mechanism} marks", where, value, (low, high), 0, len(found), 0, 1))
+    return Table("grounding_patches", "Which patch holds the mark", profile.name, profile.hash, tuple(rows), notes)
+
+
+def _patch_aurocs(tower: probes.Tower, samples: Sequence[Sample], cropped: bool) -> list[float]:
+    """Of each image in which some patches, and not all, hold the mark at this size."""
+    pairs = [_view(sample, cropped) for sample in samples]
+    found = []
+    for (_, logits), (_, mask) in zip(tower.patches([photo for photo, _ in pairs]), pairs, strict=True):
+        share = cv2.resize(mask.astype(np.float32), logits.shape[1::-1], interpolation=cv2.INTER_AREA)
+        clear = (share > 0.1) | (share < 0.01)
+        held = share[clear] > 0.1
+        if held.any() and not held.all():
+            found.append(float(roc_auc_score(held, logits[..., -1][clear])))
+    return found
+
+
+def _view(sample: Sample, cropped: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Photograph and mask, or the part of both that the crop tool chooses."""
+    photo = images.load_image(sample.image, sample.tile)
+    mask = images.load_mask(sample.mask, photo.shape, sample.tile)
+    if not cropped:
+        return photo, mask
+    result = loop.run_call(probes.CALLS["crop"], photo, sample)
+    x1, y1, x2, y2 = boxes.to_pixels(result.regions[0], photo.shape[1], photo.shape[0])
+    return result.images[0], mask[y1:y2, x1:x2]
 
 
 def figure(profile: Profile, columns: int = 8) -> Figure:
