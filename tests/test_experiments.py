@@ -1,0 +1,66 @@
+"""Which images, models and runs the notebooks get."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from indus_lib import experiments, grounding, profiles
+from indus_lib.samples import Sample
+
+P = profiles.get("smoke")
+
+
+def samples(n):
+    return [Sample(f"s{k}", f"s{k}.png", label=bool(k % 2)) for k in range(n)]
+
+
+@pytest.fixture
+def corpus_of(monkeypatch, tmp_path):
+    """Sets the pool and what the corpus shows of it."""
+
+    def put(pool, shown):
+        (tmp_path / "work/corpus").mkdir(parents=True, exist_ok=True)
+        monkeypatch.setattr(experiments, "folder", lambda profile: tmp_path)
+        monkeypatch.setattr(experiments, "pool", lambda profile: pool)
+        monkeypatch.setattr(experiments.corpus, "read", lambda path: [{"sample_id": s.id} for s in shown])
+
+    return put
+
+
+def test_rl_sees_images_that_sft_has_not_seen(corpus_of):
+    pool = samples(40)
+    corpus_of(pool, pool[:20])
+    found = experiments.prompts(P)
+    assert {s.id for s in found} == {s.id for s in pool[20:]}
+    assert sum(s.label for s in found) == len(found) / 2
+
+
+def test_rl_takes_the_whole_pool_where_too_little_is_left(corpus_of):
+    pool = samples(40)
+    corpus_of(pool, pool[:38])
+    few = replace(P, grpo=replace(P.grpo, prompts=2, steps=2))
+    assert len(experiments.prompts(few)) == 40
+    assert len(experiments.prompts(replace(P, grpo=replace(P.grpo, prompts=2, steps=1)))) == 2
+
+
+def test_the_shipped_agent_is_a_run_like_others():
+    path = experiments.train(profiles.get("tiny"), "shipped")
+    assert (path / "model.safetensors").is_file()
+    with pytest.raises(FileNotFoundError, match="ships no trained agent"):
+        experiments.train(profiles.get("qwen3-vl-8b"), "shipped")
+
+
+def test_a_patch_that_holds_the_mark_must_stand_out(monkeypatch):
+    """A tower that answers with the mask scores 1, with its opposite 0; a mark that fills no patch is left out."""
+    mask = np.zeros((96, 96), bool)
+    mask[16:32, 32:64] = True
+    speck = np.zeros((96, 96), bool)
+    speck[3, 3] = True
+    given = iter([mask, mask, speck])
+    monkeypatch.setattr(grounding, "_view", lambda sample, cropped: (np.zeros((96, 96, 3), np.uint8), next(given)))
+    logits = np.zeros((6, 6, 2), np.float32)
+    logits[1, 2:4, -1] = 5
+    tower = SimpleNamespace(patches=lambda photos: [(None, logits), (None, -logits), (None, logits)])
+    assert grounding._patch_aurocs(tower, samples(3), False) == [1.0, 0.0]
