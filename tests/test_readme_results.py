@@ -29,7 +29,8 @@ def _readme(text: str) -> str:
 
 def test_block_shows_ours_beside_reported(folder: Path) -> None:
     text = readme_results.block(folder)
-    assert "IndusAgent 8B" in text and "MVTec reported" in text and "GPT-4.1" not in text
+    assert "| ours, in place of IndusAgent 8B |" in text and "| IndusAgent 8B |" not in text
+    assert "MVTec reported" in text and "GPT-4.1" not in text
     assert "w/o crop" in text and "Claims supported" in text and "contradictions" in text
 
 
@@ -42,7 +43,7 @@ def test_update_and_check(tmp_path: Path, folder: Path) -> None:
     text = readme.read_text()
     assert text.startswith("# Title\n\nbefore\n") and text.endswith("\nafter\n")
     assert readme_results.updated(text, readme_results.block(folder)) == text
-    readme.write_text(text.replace("| IndusAgent 8B | ", "| IndusAgent 8B | 1", 1))
+    readme.write_text(text.replace("IndusAgent 8B | ", "IndusAgent 8B | 1", 1))
     assert not readme_results.agrees(readme, folder)
 
 
