@@ -19,13 +19,13 @@ from indus_lib.base_talk import NAMES, Facts, Seen, talk
 from indus_lib.processing import StandardisedImageProcessor
 
 FEW = base_training.BaseConfig(
-    scenes=6, held_out=2, dense_steps=2, talk_steps=2, batch=4, questions=4, save_every=99
+    scenes=10, held_out=2, dense_steps=2, talk_steps=2, batch=4, questions=4, save_every=99
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Views of six scenes."""
+    """Views of ten scenes."""
     return base_data.generate(tmp_path_factory.mktemp("base"), FEW.scenes, workers=1)
 
 
@@ -174,7 +174,7 @@ def test_a_nearly_flat_picture_stays_flat_for_the_tower() -> None:
 
 
 def test_every_question_is_scored_with_the_right_and_with_another_picture(data: Path, tmp_path: Path) -> None:
-    trainer = base_training.BaseTrainer(replace(FEW, dense_steps=0, held_out=5), data, tmp_path / "m", ["a text"])
+    trainer = base_training.BaseTrainer(replace(FEW, dense_steps=0, held_out=9), data, tmp_path / "m", ["a text"])
     found = base_scores.scores(trainer)
     questions = {name for name in found if not name.startswith("auroc_") and not name.endswith(", other picture")}
     assert questions and all(f"{name}, other picture" in found for name in questions)
