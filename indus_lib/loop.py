@@ -98,8 +98,8 @@ def rollout(
         allowed_tools: What the prompt offers and the loop runs.
         temperature: None = the profile's.
         seed: Of the sampling.
-        transform: Changes the photograph before anybody sees it (robustness).
-        corrupt: Changes a tool's result before the policy sees it (audits).
+        transform: Changes the photograph before anybody sees it (robustness). Called from several threads.
+        corrupt: Changes a tool's result before the policy sees it (audits). Called from several threads.
         margins: Whether to ask for Yes/No margins: exactly two batched calls, whatever the trajectories (a number
             that depended on them would deadlock sharded training).
         frames: Images already loaded, one per sample (RL repeats each prompt G times).
