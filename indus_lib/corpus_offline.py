@@ -16,7 +16,7 @@ from .corpus_work import WorkLog
 from .episodes import ToolCall, Turn
 from .images import ImageError
 from .samples import Sample
-from .teacher_plan import by_category, interleave, plan_anomalous, plan_normal, quotas, showable, tool_of
+from .teacher_plan import by_category, interleave, plan_anomalous, plan_normal, quotas, showable
 from .teacher_tools import rng_for
 
 ROUNDS = 6  # of planning and writing; each fills what the last one's rejections left open
@@ -127,8 +127,7 @@ def _make_anomalous(side: _Side, normal: _Side, settings: Settings) -> None:
         if not any(need.values()):
             return
         usable = _usable(side, _survey(side, need), need)
-        counts = Counter(tool_of(c) for group in side.choices.values() for c in group.elements())
-        side.write(plan_anomalous(usable, counts, exploration=settings.exploration, seed=settings.seed))
+        side.write(plan_anomalous(usable, exploration=settings.exploration, seed=settings.seed))
 
 
 def _survey(side: _Side, need: Mapping[str, int]) -> list[tuple[str, dict[str, Any]]]:

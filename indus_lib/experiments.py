@@ -14,6 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+from tqdm.auto import tqdm
+
 from . import comparisons, corpus, grpo, loop, profiles, readers, sft, train_data, training_runs
 from .episodes import Episode, read_episodes, write_episodes
 from .local_policy import LocalPolicy
@@ -23,8 +26,12 @@ from .rewards import RewardWeights
 from .samples import Sample
 from .selection import balanced_limit
 from .tools import TOOLS
+from .workers import run_jobs
 
 ROOT = Path(__file__).resolve().parents[1]
+MOST_WORKERS = 4  # runs side by side on a CPU; each holds up to 3 GB
+_CURRENT: set[Path] = set()
+"""SFT models that the process which started this one has just compared with the corpus: encoding it takes a minute."""
 
 
 @dataclass(frozen=True)
@@ -205,9 +212,11 @@ def prompts(profile: Profile, seed: int = 0) -> list[Sample]:
 
 
 def _sft(profile: Profile, run: str, share: float, seed: int) -> Path:
+    out, model, start = model_path(profile, run, seed), profile.model, model_path(profile, "base")
+    if out in _CURRENT:
+        return out
     rows = encoded(profile)
     rows = rows[: max(int(len(rows) * share), 1)]
-    out, model, start = model_path(profile, run, seed), profile.model, model_path(profile, "base")
     return sft.train(
         start, rows, out, profile.sft, lora=model.lora, dtype=model.dtype, seed=seed,
         validation=encoded(profile, "val") if share == 1.0 and profile.corpus.validation else (),
@@ -262,13 +271,28 @@ def _keep(target: Path, key: str, episodes: Sequence[Episode]) -> None:
 
 
 def ablate(profile: Profile, runs: Sequence[str], seeds: int = 1) -> dict[str, dict[str, list[Episode]]]:
-    """Train and evaluate `runs` for seeds 0..`seeds`-1; the episodes of all seeds stand in one list per set."""
+    """Train and evaluate `runs` for seeds 0..`seeds`-1; the episodes of all seeds stand in one list per set.
+
+    On a CPU the runs go side by side, one thread each: the miniature keeps one core busy, not two.
+    """
+    todo = [(profile, run, seed) for run in runs for seed in range(1 if run == "base" else seeds)]
+    seeds_used = sorted({seed for _, run, seed in todo if run != "base"})
+    current = tuple(train(profile, "sft", seed) for seed in seeds_used)  # where most start; not once in every process
+    workers = 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, MOST_WORKERS, len(todo))
+    done = run_jobs(_evaluate_job, [(*job, current) for job in todo], workers, few=2)
+    for _ in tqdm(done, total=len(todo), desc="runs", unit="run", disable=len(todo) < 2):
+        pass
     found: dict[str, dict[str, list[Episode]]] = {}
-    for run in runs:
-        for seed in range(1 if run == "base" else seeds):
-            for name, episodes in evaluate(profile, run, seed).items():
-                found.setdefault(run, {}).setdefault(name, []).extend(episodes)
+    for _, run, seed in todo:
+        for name, episodes in evaluate(profile, run, seed).items():
+            found.setdefault(run, {}).setdefault(name, []).extend(episodes)
     return found
+
+
+def _evaluate_job(profile: Profile, run: str, seed: int, current: tuple[Path, ...]) -> None:
+    """In a process of its own: the result lies on disk, where `evaluate` finds it."""
+    _CURRENT.update(current)
+    evaluate(profile, run, seed)
 
 
 def read_runs(profile: Profile, runs: Sequence[str] = ()) -> dict[str, dict[str, list[Episode]]]:

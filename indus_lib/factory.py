@@ -6,7 +6,7 @@ Departures from nothing: the paper has no factory. Everything here is ours (desi
 from __future__ import annotations
 
 from .factory_base import BASE_KINDS, BaseScene, base_scene
-from .factory_catalog import CATEGORIES, MECHANISMS, MODELS, OVERLAPPING, SIGNS, Category, members
+from .factory_catalog import CATEGORIES, MECHANISMS, OVERLAPPING, SIGNS, Category, members
 from .factory_marks import Mark
 from .factory_render import VIEWS, Scene, part_scene, render
 
@@ -14,7 +14,6 @@ __all__ = [
     "BASE_KINDS",
     "CATEGORIES",
     "MECHANISMS",
-    "MODELS",
     "OVERLAPPING",
     "SIGNS",
     "VIEWS",

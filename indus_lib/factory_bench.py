@@ -49,7 +49,8 @@ class Style:
     """
 
     def __init__(self, product: str, model: int) -> None:
-        rng = np.random.default_rng((zlib.crc32(product.encode()), model))
+        self._key, self.model = (zlib.crc32(product.encode()), model), model
+        rng = np.random.default_rng(self._key)
         self.plain = model == 0
         self.channels, self.inverted = rng.permutation(3), bool(rng.random() < 0.5)
         self.tint = rng.uniform(0.7, 1.05, 3)
@@ -62,6 +63,10 @@ class Style:
             return rgb
         turned = rgb[self.channels]
         return (250 - turned if self.inverted else turned) * self.tint
+
+    def design(self) -> np.random.Generator:
+        """Random numbers of this model's design, the same for each of its parts (`factory_composed`)."""
+        return np.random.default_rng((*self._key, 1))
 
     def finish(self, material: str) -> str:
         """Material that this model has in place of the product's."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from . import factory_assemblies as assemblies
+from . import factory_composed as composed
 from . import factory_objects as objects
 from . import factory_pool as pool
 from . import factory_textures as textures
@@ -23,8 +25,10 @@ METAL = (*BODY, "burr", "corrosion", "rubbed")
 CLOTH = ("stain", "broken_thread", "hole_in_surface", "foreign_particle", "scratch", "rubbed")
 PIECES = ("crack", "chip", "stain", "pit", "foreign_particle", "scratch", "burr")
 SHEET = ("scratch", "crack", "stain", "pit", "hole_in_surface", "water_mark", "rubbed", "foreign_particle")
-MODELS = 6  # of every product of the pool, the last for validation: what carries over to unseen products is variety
-ROUND = ("hole", "bead", "tuft")  # features that cannot bend
+MODELS = 3  # finishes of every written product of the pool
+COMPOSED = 48  # composed products per mechanism: what carries over to unseen products is variety of products
+EVERY = 6  # one composed product of so many is for validation
+HELD_OUT = ("bead_string", "sim_carrier", "lacquer_box", "foam_pad", "valve_cover")  # and these written ones, whole
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Category:
         size: (height, width) px.
         family: object, board, tray, metal, surface.
         model: Which model of its product (`factory_bench.Style`); 0 = as the product is written.
+        held_out: Whether a pool product is kept for validation.
     """
 
     name: str
@@ -54,6 +59,7 @@ class Category:
     size: tuple[int, int] = (384, 384)
     family: str = "object"
     model: int = 0
+    held_out: bool = False
 
     @property
     def description(self) -> str:
@@ -154,8 +160,32 @@ def _pool() -> list[Category]:
         p.label_plate,
     )
     found += [_one(d.__name__, "pool", d, "prior", sign=list(SIGNS)[k % len(SIGNS)]) for k, d in enumerate(signed)]
-    rounds = [(i, (i + r) % MODELS) for r in range(MODELS) for i in range(len(found))]  # any beginning has all sorts
-    return [replace(found[i], name=f"{found[i].name}{m + 1 if m else ''}", model=m) for i, m in rounds]
+    written = [_model(c, m) for c in found for m in range(MODELS)]
+    return sorted([*written, *_composed()], key=lambda c: zlib.crc32(c.name.encode()))  # any beginning has all sorts
+
+
+def _model(product: Category, number: int) -> Category:
+    name = f"{product.name}{number + 1 if number else ''}"
+    return replace(product, name=name, model=number, held_out=product.name in HELD_OUT)
+
+
+def _composed() -> list[Category]:
+    """`COMPOSED` products for each mechanism, numbered from 1."""
+    c, half, quarter = composed, COMPOSED // 2, COMPOSED // 4
+    families = [
+        (_one("", "pool", c.plain_assembly, "plain"), half),  # every other product shows plain marks too
+        (_one("", "pool", c.fine_assembly, "small"), COMPOSED),
+        (_one("", "pool", c.glossy_assembly, "faint"), COMPOSED),
+        (_one("", "pool", c.pinned_assembly, "geometric", bends=True), half),
+        (_one("", "pool", c.beaded_assembly, "geometric"), half),
+    ]
+    signed = (c.dotted_assembly, c.ringed_assembly, c.barred_assembly, c.crossed_assembly)
+    families += [(_one("", "pool", d, "prior", sign=sign), quarter) for d, sign in zip(signed, SIGNS, strict=True)]
+    return [
+        replace(family, name=f"{family.draw.__name__}{k}", model=k, held_out=k % EVERY == 0)
+        for family, n in families
+        for k in range(1, n + 1)
+    ]
 
 
 def _overlap() -> list[Category]:

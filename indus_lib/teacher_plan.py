@@ -16,9 +16,6 @@ import numpy as np
 from .sight import VISIBLE
 from .teacher_tools import NONE, PAIRS, rng_for
 
-TARGET = {"none": 0.36, "crop": 0.24, "enhance": 0.18, "measure": 0.18, "prior": 0.04}  # not in paper
-"""What the choices steer towards where several would do. `prior` is low here: products whose faults only the design
-can tell get it anyway."""
 PAIR_SHARE = 0.08  # trajectories with two tools, as far as a fitting pair exists; not in paper
 Item = tuple[str, str]
 """(key of a sample, choice)."""
@@ -50,25 +47,20 @@ def interleave(groups: Mapping[str, Sequence[str]]) -> list[str]:
     return [queue[i] for i in range(longest) for queue in queues if i < len(queue)]
 
 
-def plan_anomalous(
-    surveys: Sequence[tuple[str, Mapping[str, Any]]], counts: Counter[str], *, exploration: float, seed: int
-) -> list[Item]:
-    """A choice for every surveyed sample.
+def plan_anomalous(surveys: Sequence[tuple[str, Mapping[str, Any]]], *, exploration: float, seed: int) -> list[Item]:
+    """A choice for every surveyed sample: mostly the one tool that settles it.
 
     Args:
         surveys: (key, `teacher_tools.survey` result), in order, all `showable`.
-        counts: Tools of what is already accepted; steers towards `TARGET`. Not modified.
-        exploration: Share of samples for which a tool that will not help is tried, where the view shows the mark.
+        exploration: Share of samples for which a tool that will not help, or none, is tried where the view shows the
+            mark.
         seed: Of the build.
     """
-    counts, plan = Counter(counts), []
+    plan = []
     for key, survey in surveys:
         rng = rng_for(seed, key, "plan")
-        options = _options(survey, rng.random() < exploration)
-        total = sum(counts.values()) + 1
-        choice = max(options, key=lambda c: (TARGET[tool_of(c)] - counts[tool_of(c)] / total, c))
-        counts[tool_of(choice)] += 1
-        plan.append((key, _paired(choice, survey, rng)))
+        options = _explored(survey) if survey["visible"] >= VISIBLE and rng.random() < exploration else [_best(survey)]
+        plan.append((key, _paired(options[int(rng.integers(len(options)))], survey, rng)))
     return plan
 
 
@@ -77,12 +69,22 @@ def showable(survey: Mapping[str, Any]) -> bool:
     return survey["visible"] >= VISIBLE or bool(survey["shown"])
 
 
-def _options(survey: Mapping[str, Any], explore: bool) -> list[str]:
-    visible = survey["visible"] >= VISIBLE
-    if visible and explore:
-        return [c for c in survey["tried"] if c not in survey["useful"]] or [NONE]
-    helpful = [c for c in survey["useful"] if c != NONE]  # what helps is asked: a router learns from what recurs
-    return helpful or ([NONE] if visible else list(survey["shown"]))
+def _explored(survey: Mapping[str, Any]) -> list[str]:
+    return [NONE, *(c for c in survey["tried"] if c not in survey["useful"])]
+
+
+def _best(survey: Mapping[str, Any]) -> str:
+    """The tool an inspector would ask. What decides by itself (a reading of the row, what belongs on the product) goes
+    first, then a closer look at what the view shows already, then whatever shows the hidden mark best.
+
+    One clear rule, because a router learns from what recurs (docs/log.md). A closer look serves wherever nothing points
+    to another tool.
+    """
+    shown = {tool_of(c): c for c in survey["shown"]}
+    deciding = [shown[t] for t in ("measure", "prior") if t in shown]
+    if deciding or (survey["visible"] >= VISIBLE and "crop" in shown):
+        return deciding[0] if deciding else shown["crop"]
+    return max(survey["shown"], key=lambda c: survey["gain"][c], default=NONE)
 
 
 def _paired(choice: str, survey: Mapping[str, Any], rng: np.random.Generator) -> str:

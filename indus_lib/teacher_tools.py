@@ -208,7 +208,7 @@ def _judge_prior(scene: Scene, call: dict[str, Any], result: ToolResult) -> tupl
 
 
 def survey(sample: Sample, seed: int) -> dict[str, Any]:
-    """Which choices would show an anomalous sample's mark: `visible`, and `shown`, `useful` as lists of flavours.
+    """Which choices would show an anomalous sample's mark: `visible`, `gain`, and flavours that are `shown`, `useful`.
 
     One flavour of each tool is tried, drawn without regard to the image.
     """
@@ -222,5 +222,6 @@ def survey(sample: Sample, seed: int) -> dict[str, Any]:
         "visible": score,
         "tried": flavours,
         "shown": [f for f, x in tried.items() if x.shown],
+        "gain": {f: round(x.gain, 3) for f, x in tried.items()},
         "useful": helps + [NONE] * (score >= 1.5 * sight.VISIBLE),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -13,13 +14,15 @@ Result = TypeVar("Result")
 FEW = 32  # jobs that are not worth starting processes for
 
 
-def run_jobs(job: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Result]:
-    """`job(*a)` for each of `arguments`, in order.
+def run_jobs(
+    job: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], workers: int, few: int = FEW
+) -> Iterator[Result]:
+    """`job(*a)` for each of `arguments`, in order; fewer than `few` jobs run in this process.
 
     Processes are spawned, not forked: a fork of a process with torch's or OpenCV's threads hangs now and then, and no
     time limit gets it out.
     """
-    if workers <= 1 or len(arguments) < FEW:
+    if workers <= 1 or len(arguments) < few:
         yield from (job(*a) for a in arguments)
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
@@ -27,4 +30,6 @@ def run_jobs(job: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], w
 
 
 def _one_thread() -> None:
+    """One thread each, and no bars of their own: torch and tqdm read these when a job first imports them."""
+    os.environ.update(OMP_NUM_THREADS="1", TQDM_DISABLE="1")
     cv2.setNumThreads(1)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .factory import MECHANISMS, MODELS, Category, members
+from .factory import MECHANISMS, Category, members
 from .factory_render import planned_defect
 
 SETS = ("mvtec", "visa", "mpdd", "dtd", "kolektorsdd", "pool")
@@ -126,7 +126,7 @@ def _pool(name: str, seed: int, scale: float) -> Iterator[Job]:
     number: Counter[str] = Counter()
     for k, (category, mechanism, anomalous, part) in enumerate(part_plan(name, seed, scale)):
         number[category.name] += 1
-        serial, split = number[category.name], "test" if category.model == MODELS - 1 else "train"
+        serial, split = number[category.name], "test" if category.held_out else "train"
         for view in POOL_VIEWS[k % 2]:
             job = Job("", "", category.name, part, anomalous, mechanism)
             code = defect_of(job)

@@ -45,6 +45,20 @@ def test_rl_takes_the_whole_pool_where_too_little_is_left(corpus_of):
     assert len(experiments.prompts(replace(P, grpo=replace(P.grpo, prompts=2, steps=1)))) == 2
 
 
+def test_runs_of_an_ablation_go_side_by_side_and_come_back_in_order(monkeypatch):
+    """Every (run, seed) once, the untrained base for one seed; SFT is looked at before, not in each process."""
+    jobs, trained = [], []
+    monkeypatch.setattr(experiments, "train", lambda p, run, seed: trained.append((run, seed)) or f"{run}-s{seed}")
+    monkeypatch.setattr(experiments, "evaluate", lambda p, run, seed: {"mvtec": [f"{run}{seed}"]})
+    monkeypatch.setattr(experiments, "run_jobs", lambda job, a, workers, few: jobs.extend(a) or (job(*x) for x in a))
+    monkeypatch.setattr(experiments, "_CURRENT", set())
+    found = experiments.ablate(P, ("base", "full"), 2)
+    assert [j[1:3] for j in jobs] == [("base", 0), ("full", 0), ("full", 1)]
+    assert found == {"base": {"mvtec": ["base0"]}, "full": {"mvtec": ["full0", "full1"]}}
+    assert trained == [("sft", 0), ("sft", 1)]
+    assert sorted(experiments._CURRENT) == ["sft-s0", "sft-s1"]
+
+
 def test_the_shipped_agent_is_a_run_like_others():
     path = experiments.train(profiles.get("tiny"), "shipped")
     assert (path / "model.safetensors").is_file()

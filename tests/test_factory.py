@@ -232,9 +232,8 @@ def test_base_scene_refuses_sizes_it_was_not_made_for() -> None:
 def test_models_of_a_product_look_different_and_are_the_same_thing() -> None:
     """Another palette, finish and orientation; what is drawn, and where marks may lie, stays in kind."""
     models = [c for c in factory.members("pool") if c.draw.__name__ == "comb_header"]
-    assert sorted(c.model for c in models) == list(range(factory.MODELS)) and len({c.name for c in models}) == len(
-        models
-    )
+    assert len(models) >= 3 and sorted(c.model for c in models) == list(range(len(models)))
+    assert len({c.name for c in models}) == len(models)
     shown = [factory.render(c.name, 5, anomalous=False, mechanism="geometric", size=256) for c in models]
     assert all(s.row is not None and not s.mask.any() for s in shown)
     tones = np.array([s.image.reshape(-1, 3).mean(0) for s in shown])

@@ -126,10 +126,29 @@ def test_normal_plan_copies_the_choices_of_each_category() -> None:
     assert len({key for key, _ in plan}) == len(plan)
 
 
+def survey_of(visible: float, gain: dict[str, float], useful: tuple[str, ...] = ()) -> dict:
+    return {"visible": visible, "tried": [*gain, "edges"], "shown": list(gain), "useful": [*useful], "gain": gain}
+
+
 def test_exploration_only_where_the_view_shows_the_mark() -> None:
-    hidden = {"visible": 0.0, "tried": ["crop:whole", "prior:ask"], "shown": ["crop:whole"], "useful": ["crop:whole"]}
-    plan = teacher_plan.plan_anomalous([(str(i), hidden) for i in range(50)], Counter(), exploration=1.0, seed=0)
+    hidden = survey_of(0.0, {"crop:whole": 9.0}, ("crop:whole",))
+    plan = teacher_plan.plan_anomalous([(str(i), hidden) for i in range(50)], exploration=1.0, seed=0)
     assert all("crop:whole" in choice for _, choice in plan)
-    plain = {**hidden, "visible": 9.0, "useful": ["none"]}
-    plan = teacher_plan.plan_anomalous([(str(i), plain) for i in range(50)], Counter(), exploration=1.0, seed=0)
-    assert all(choice != "none" for _, choice in plan)
+    plain = survey_of(9.0, {"crop:whole": 9.0}, ("crop:whole",))
+    plan = teacher_plan.plan_anomalous([(str(i), plain) for i in range(50)], exploration=1.0, seed=0)
+    assert {c for _, c in plan} == {"none", "edges"}
+
+
+@pytest.mark.parametrize(
+    ("visible", "gain", "best"),
+    [
+        (9.0, {"crop:whole": 1.0, "measure:row": 2.0}, "measure:row"),  # a reading decides
+        (0.0, {"crop:whole": 9.0, "prior:ask": 2.0}, "prior:ask"),
+        (9.0, {"crop:part": 1.0, "enhance:edges": 3.0}, "crop:part"),  # seen already: look closer
+        (0.0, {"crop:part": 2.0, "enhance:edges": 3.0}, "enhance:edges"),  # hidden: what shows it best
+        (9.0, {}, "none"),
+    ],
+)
+def test_the_tool_that_settles_it_is_asked(visible: float, gain: dict[str, float], best: str) -> None:
+    plan = teacher_plan.plan_anomalous([(str(i), survey_of(visible, gain)) for i in range(20)], exploration=0.0, seed=0)
+    assert all(best in choice.split("+") for _, choice in plan)

@@ -54,14 +54,14 @@ def test_no_image_of_the_pool_is_an_image_of_a_stand_in() -> None:
         assert not any(one & other for other in seeds[k + 1 :])
 
 
-def test_the_pool_overlaps_on_purpose_and_validates_on_models_of_its_own() -> None:
+def test_the_pool_overlaps_on_purpose_and_validates_on_products_of_its_own() -> None:
     plan = worlds_plan.jobs("pool", 0, 1.0)
     assert 4400 <= len(plan) <= 6000
     assert set(factory.OVERLAPPING) <= {j.category for j in plan}
     split = collections.defaultdict(set)
     for job in plan:
         split[job.category].add(job.split)
-    assert all(len(s) == 1 for s in split.values())  # validation is on models that training never shows
+    assert all(len(s) == 1 for s in split.values())  # validation is on products that training never shows
     share = sum(j.split == "test" for j in plan) / len(plan)
     assert 0.14 < share < 0.18
     for which in ("train", "test"):
