@@ -72,7 +72,7 @@ class SFT:
     terse: bool = False  # thoughts cut to what they find, for a model too small for the sentences; not in paper
     restart: bool = False  # the language model starts anew, only the tower is the base's (docs/log.md); not in paper
     decision_weight: float = 1.0  # of what is seen, whether to ask and which tool, against other tokens; not in paper
-    withheld: float = 0.0  # share of the second rounds learnt from the observation, photograph blank; not in paper
+    withheld: float = 0.0  # above 0: rounds apart, this share of the second ones with a blank photograph; not in paper
     format_first: float = 0.0  # share of the steps, from the start, in which it does not count more; not in paper
 
 
@@ -118,7 +118,7 @@ TINY = Profile(
     inspection=Inspection(detail="short", name_category=False, max_new_tokens=96, batch=128, max_side=1024),
     corpus=Corpus(n=3200, teacher="offline", exploration=0.1),
     sft=SFT(
-        epochs=6,
+        epochs=10,
         batch=32,
         accumulation=1,
         learning_rate=1.5e-3,

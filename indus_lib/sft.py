@@ -6,8 +6,8 @@ are merged, full weights saved as they are. A killed run goes on from its last c
 
 Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given). For the
 miniature alone, none of it for the 8B: thoughts are cut short (`SFT.terse`), decisions (what is seen, whether to ask,
-which tool) count more than other tokens (`SFT.decision_weight`) once the format is learnt (`SFT.format_first`), some
-second rounds are learnt from the observation alone (`SFT.withheld`), and the language model starts anew
+which tool) count more than other tokens (`SFT.decision_weight`) once the format is learnt (`SFT.format_first`), rounds
+are learnt apart and some second ones from the observation alone (`SFT.withheld`), and the language model starts anew
 (`SFT.restart`). Batches are bucketed by length; on a CPU the vision tower runs its batched twin (`fast_vision`, same
 numbers) and looks once at each picture.
 """
@@ -28,7 +28,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from . import tiny_model, training_runs
 from .profiles import SFT
-from .train_data import IGNORED, Encoded, collate
+from .train_data import IGNORED, Encoded, collate, rounds_apart
 from .vision_memory import VisionMemory
 
 WEIGHT_DECAY = 0.01  # not in paper
@@ -93,6 +93,7 @@ class BucketTrainer(Trainer):
         """Weighted negative log-likelihood of the learnt tokens, over all micro-batches of a step alike."""
         inputs = withhold(inputs, self.withheld) if self.withheld and model.training else dict(inputs)
         labels, decided = inputs.pop("labels")[:, 1:], inputs.pop("decision")[:, 1:]
+        del inputs["second"]
         outputs = model(**inputs)
         at = labels != IGNORED
         each = cross_entropy(outputs.logits[:, :-1][at].float(), labels[at], reduction="none")
@@ -112,30 +113,18 @@ class BucketTrainer(Trainer):
 
 
 def withhold(inputs: dict[str, Any], share: float) -> dict[str, Any]:
-    """A batch (`train_data.collate`) in which a random `share` of the second rounds is learnt without the photograph.
+    """A batch (`train_data.collate`) in which a random `share` of the second rounds is learnt with a blank photograph.
 
     A few thousand photographs are soon known by heart, and a verdict that can be remembered is not read from the
-    observation; on products never trained on, only what is read holds (docs/log.md). In such a conversation the
-    first picture is blank and the first turn, which nobody could choose without it, is not learnt.
+    observation; on products never trained on, only what is read holds (docs/log.md).
     """
-    labels, images = inputs["labels"], inputs["mm_token_type_ids"] == 1
-    turns = _starts(labels != IGNORED).cumsum(1)
-    blank = (turns[:, -1] > 1) & (torch.rand(len(turns)) < share).to(turns.device)
-    learnt = ~blank[:, None] | (turns == turns[:, -1:])
-    counts = _starts(images).sum(1)  # pictures of each conversation; the photograph is the first
+    second, images = inputs["second"], inputs["mm_token_type_ids"] == 1
+    blank = second & (torch.rand(len(second), device=second.device) < share)
+    counts = (images & ~torch.nn.functional.pad(images, (1, 0))[:, :-1]).sum(1)  # pictures of each conversation
     of_image = torch.zeros(int(counts.sum()), dtype=torch.bool, device=blank.device)
-    of_image[(counts.cumsum(0) - counts)[blank]] = True
+    of_image[(counts.cumsum(0) - counts)[blank]] = True  # its first one, the photograph
     hidden = of_image.repeat_interleave(inputs["image_grid_thw"].prod(-1))
-    return inputs | {
-        "labels": labels.where(learnt, IGNORED),
-        "decision": inputs["decision"] * learnt,
-        "pixel_values": inputs["pixel_values"].masked_fill(hidden[:, None], 0.0),  # the middle of the range
-    }
-
-
-def _starts(mask: torch.Tensor) -> torch.Tensor:
-    """(B, T) bool -> True where a run of True begins."""
-    return mask & ~torch.nn.functional.pad(mask, (1, 0))[:, :-1]
+    return inputs | {"pixel_values": inputs["pixel_values"].masked_fill(hidden[:, None], 0.0)}  # 0: middle of the range
 
 
 def train(
@@ -185,7 +174,8 @@ def train(
     set_seed(seed)
     model, processor = _prepare(base, [*corpus, *validation], config, lora, dtype, progress)
     arguments = _arguments(work, config, model, seed, save_steps, bool(validation))
-    trainer = _trainer(model, processor, arguments, config, corpus, validation, progress)
+    rows = rounds_apart(corpus, processor) if config.withheld else corpus
+    trainer = _trainer(model, processor, arguments, config, rows, validation, progress)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     facts = {

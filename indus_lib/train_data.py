@@ -13,7 +13,7 @@ decoding and encoding again need not give the same ids.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -40,6 +40,7 @@ class Encoded:
             whether to ask and which tool (`protocol.ROUTE`). The rest of a turn follows from it.
         pixel_values: (patches, C * temporal * patch * patch), float16 to hold a corpus in memory, or float32.
         image_grid_thw: (images, 3) int64.
+        second: Whether only the second round is learnt (`rounds_apart`).
     """
 
     input_ids: np.ndarray
@@ -47,6 +48,7 @@ class Encoded:
     decision: np.ndarray
     pixel_values: torch.Tensor
     image_grid_thw: torch.Tensor
+    second: bool = False
 
     @property
     def prompt_length(self) -> int:
@@ -156,12 +158,34 @@ def encode_all(
     return encoded
 
 
+def rounds_apart(rows: Iterable[Encoded], processor: IndusProcessor) -> list[Encoded]:
+    """Each two-round conversation as two: its first round alone, and the whole with only the second round learnt.
+
+    Batches then hold one kind of choice, which tool or which verdict, and each is learnt at its own length.
+    """
+    apart = []
+    for one in rows:
+        ends = np.flatnonzero(np.diff(one.mask.astype(int)) < 0) + 1
+        if not len(ends):
+            apart.append(one)
+            continue
+        end = int(ends[0])  # of the first turn
+        patches = one.image_grid_thw.prod(-1)
+        tokens = int((one.input_ids[:end] == processor.image_token_id).sum())
+        n = int((patches.cumsum(0) // processor.image_processor.merge_size**2 <= tokens).sum())  # pictures before it
+        first = Encoded(one.input_ids[:end], one.mask[:end], one.decision[:end],
+                        one.pixel_values[: int(patches[:n].sum())], one.image_grid_thw[:n])  # fmt: skip
+        later = np.arange(len(one)) >= end
+        apart += [first, replace(one, mask=one.mask & later, decision=one.decision & later, second=True)]
+    return apart
+
+
 def collate(batch: Sequence[Encoded], pad_id: int, image_id: int) -> dict[str, torch.Tensor]:
     """Right-padded training batch.
 
     Returns:
         input_ids, attention_mask, labels, mm_token_type_ids, decision (1 on decisions, else 0) of shape (B, T);
-        pixel_values (patches of all images, D); image_grid_thw (images, 3).
+        second (B,) bool; pixel_values (patches of all images, D); image_grid_thw (images, 3).
     """
     width = max(map(len, batch))
     ids = np.full((len(batch), width), pad_id, dtype=np.int64)
@@ -179,6 +203,7 @@ def collate(batch: Sequence[Encoded], pad_id: int, image_id: int) -> dict[str, t
         **{name: torch.from_numpy(value) for name, value in tensors.items()},
         "pixel_values": torch.cat([one.pixel_values for one in batch]).float(),
         "image_grid_thw": torch.cat([one.image_grid_thw for one in batch]),
+        "second": torch.tensor([one.second for one in batch]),
     }
 
 

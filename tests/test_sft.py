@@ -172,24 +172,25 @@ def test_a_batch_holds_both_verdicts(base):
     assert all(0 < s < 1 for s in shares)
 
 
-def test_withheld_photographs_leave_what_can_still_be_known(base):
-    """Blank photograph, observed picture kept; the first turn, which it alone could explain, is not learnt."""
+def test_rounds_are_learnt_apart_and_some_without_the_photograph(base):
+    """First round: photograph and request alone. Second: all of it, only the answer learnt; blank where withheld."""
     _, processor = tiny_model.load(base[0])
     photo, found = (np.random.default_rng(k).integers(0, 255, (64, 64, 3), np.uint8) for k in (1, 2))
     call = {"name": "enhance", "arguments": {"method": "texture"}}
-    ask = protocol.add_assistant(protocol.start(photo, "?"), f"<think>unsure</think>{protocol.tool_tail(call)}")
+    request = f"<think>unsure</think>{protocol.tool_tail(call)}"
+    ask = protocol.add_assistant(protocol.start(photo, "?"), request)
     seen = protocol.add_observation(ask, [(call, ToolResult(True, "map", [found]))])
     answer = f"<think>see nothing</think>{protocol.final_text(False)}"
     talks = (protocol.add_assistant(seen, answer), protocol.add_assistant(protocol.start(photo, "?"), answer))
-    rows = [train_data.encode(talk, processor) for talk in talks]
+    whole = [train_data.encode(talk, processor) for talk in talks]
+    rows = train_data.rounds_apart(whole, processor)
+    told = [processor.tokenizer(t + END_OF_TURN, add_special_tokens=False)["input_ids"] for t in (request, answer)]
+    assert [r.input_ids[r.mask].tolist() for r in rows] == [told[0], told[1], told[1]]
+    assert [r.second for r in rows] == [False, True, False] and [len(r.image_grid_thw) for r in rows] == [1, 2, 1]
+    assert torch.equal(rows[0].pixel_values, rows[2].pixel_values) and rows[1].input_ids is whole[0].input_ids
+    assert sum(r.decision.sum() for r in rows) == sum(r.decision.sum() for r in whole)
     batch = train_data.collate(rows, processor.tokenizer.pad_token_id, processor.image_token_id)
-    blank = sft.withhold(batch, 1.0)
-    learnt = [[int(t) for t in row if t != train_data.IGNORED] for row in blank["labels"]]
-    whole = processor.tokenizer(answer + END_OF_TURN, add_special_tokens=False)["input_ids"]
-    assert learnt == [whole, whole]  # of the two-round conversation the second turn alone, of the other all
-    assert torch.equal(blank["decision"], batch["decision"] * (blank["labels"] != train_data.IGNORED))
     sizes = batch["image_grid_thw"].prod(-1).tolist()
-    before, after = (b["pixel_values"].split(sizes) for b in (batch, blank))
-    assert not after[0].any() and all(torch.equal(a, b) for a, b in zip(after[1:], before[1:], strict=True))
-    kept = sft.withhold(batch, 0.0)
-    assert all(torch.equal(kept[name], batch[name]) for name in batch)
+    before, after = (b["pixel_values"].split(sizes) for b in (batch, sft.withhold(batch, 1.0)))
+    assert not after[1].any() and all(torch.equal(after[k], before[k]) for k in (0, 2, 3))  # 1: the second's photograph
+    assert torch.equal(sft.withhold(batch, 0.0)["pixel_values"], batch["pixel_values"])
