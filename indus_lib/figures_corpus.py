@@ -17,6 +17,7 @@ from .trace_picture import Picture
 
 Record = dict[str, Any]
 NORMAL, ANOMALOUS = "#4c78a8", "#e45756"
+MOST_BARS = 50  # categories that can still be read as bars
 
 
 def corpus_figures(records: Sequence[Record]) -> Figure:
@@ -48,9 +49,22 @@ def _stacked(axis: Axes, names: Sequence[str], normal: Sequence[float], anomalou
 def _categories(axis: Axes, records: Sequence[Record]) -> None:
     counts = Counter((r["category"], r["label"]) for r in records)
     names = sorted({r["category"] for r in records})
+    if len(names) > MOST_BARS:
+        return _pairs(axis, [(counts[n, False], counts[n, True]) for n in names])
     _stacked(axis, names, [counts[n, False] for n in names], [counts[n, True] for n in names])
     axis.set(title="Balance: both labels of every category", xlabel="trajectories")
     axis.tick_params(axis="y", labelsize=7 if len(names) > 15 else 9)
+    return None
+
+
+def _pairs(axis: Axes, pairs: Sequence[tuple[int, int]]) -> None:
+    """(normal, anomalous) of each category as discs, as large as there are categories of that pair."""
+    at = Counter(pairs)
+    x, y = zip(*at, strict=True)
+    axis.axline((0, 0), slope=1, color="grey", lw=0.8)
+    axis.scatter(x, y, s=[12 * n for n in at.values()], color=NORMAL, alpha=0.6)
+    axis.set(title=f"Balance: both labels of {len(pairs)} categories (area: how many)",
+             xlabel="normal trajectories", ylabel="anomalous", aspect="equal")  # fmt: skip
 
 
 def _tools(axis: Axes, records: Sequence[Record]) -> None:

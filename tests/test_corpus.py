@@ -174,6 +174,8 @@ def test_diversity_by_hand() -> None:
 def test_figures_and_card(built) -> None:
     folder, _, records = built
     assert len(corpus_figures(records).axes) == 4
+    many = [{**r, "category": f"part{k}"} for k in range(60) for r in records[:4]]
+    assert "60 categories" in corpus_figures(many).axes[0].get_title()
     with pytest.raises(ValueError, match="no records"):
         corpus_figures([])
     assert f"{len(records)} trajectories" in (folder / corpus.CARD).read_text()
