@@ -118,7 +118,7 @@ TINY = Profile(
     inspection=Inspection(detail="short", name_category=False, max_new_tokens=96, batch=128, max_side=1024),
     corpus=Corpus(n=3200, teacher="offline", exploration=0.1),
     sft=SFT(
-        epochs=10,
+        epochs=6,  # validation loss is lowest after five or six
         batch=32,
         accumulation=1,
         learning_rate=1.5e-3,
