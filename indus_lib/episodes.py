@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,3 +141,18 @@ def read_episodes(path: Path | str) -> Iterator[Episode]:
                 yield Episode.from_json(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}, line {number}: not an episode ({error})") from error
+
+
+def is_kept(target: Path, key: str) -> bool:
+    """Whether `target` holds the episodes that `keep_episodes` wrote under this very key."""
+    mark = target.with_suffix(".key")
+    return target.is_file() and mark.is_file() and mark.read_text() == key
+
+
+def keep_episodes(target: Path, key: str, episodes: Sequence[Episode]) -> None:
+    """Write episodes and, last, the key of all that decided them: its presence says that they are whole."""
+    target.with_suffix(".key").unlink(missing_ok=True)
+    write_episodes(target, episodes)
+    part = target.with_suffix(".key.part")
+    part.write_text(key)
+    os.replace(part, target.with_suffix(".key"))

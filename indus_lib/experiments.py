@@ -18,7 +18,7 @@ import torch
 from tqdm.auto import tqdm
 
 from . import comparisons, corpus, grpo, loop, profiles, readers, sft, train_data, training_runs
-from .episodes import Episode, read_episodes, write_episodes
+from .episodes import Episode, is_kept, keep_episodes, read_episodes
 from .local_policy import LocalPolicy
 from .processing import load_processor
 from .profiles import GRPO, Profile
@@ -30,8 +30,7 @@ from .workers import run_jobs
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_WORKERS = 4  # runs side by side on a CPU; each holds up to 3 GB
-_CURRENT: set[Path] = set()
-"""SFT models that the process which started this one has just compared with the corpus: encoding it takes a minute."""
+_CURRENT: set[Path | str] = set()  # SFT models that the parent process has compared with the corpus: it takes a minute
 
 
 @dataclass(frozen=True)
@@ -239,13 +238,13 @@ def evaluate(profile: Profile, run: str, seed: int = 0, **options: Any) -> dict[
     for name, samples in sets.items():
         target = folder(profile) / "work/episodes" / f"{run}-s{seed}" / f"{name}.jsonl"
         key = _key(path, profile, samples, variant, options)
-        if not _cached(target, key):
+        if not is_kept(target, key):
             policy = policy or LocalPolicy.from_path(path, name=run, batch=profile.inspection.batch)
             episodes = loop.inspect(
                 policy, samples, profile=profile, mode=variant.mode, allowed_tools=variant.tools, seed=seed,
                 progress=f"{run} s{seed} {name}", **options,
             )  # fmt: skip
-            _keep(target, key, episodes)
+            keep_episodes(target, key, episodes)
         found[name] = list(read_episodes(target))
     return found
 
@@ -257,40 +256,32 @@ def _key(path: Path | str, profile: Profile, samples: Sequence[Sample], variant:
     return training_runs.identity(path, inspection=asdict(profile.inspection), images=images, **facts)
 
 
-def _cached(target: Path, key: str) -> bool:
-    mark = target.with_suffix(".key")
-    return target.is_file() and mark.is_file() and mark.read_text() == key
-
-
-def _keep(target: Path, key: str, episodes: Sequence[Episode]) -> None:
-    target.with_suffix(".key").unlink(missing_ok=True)
-    write_episodes(target, episodes)
-    part = target.with_suffix(".key.part")
-    part.write_text(key)
-    os.replace(part, target.with_suffix(".key"))
-
-
 def ablate(profile: Profile, runs: Sequence[str], seeds: int = 1) -> dict[str, dict[str, list[Episode]]]:
     """Train and evaluate `runs` for seeds 0..`seeds`-1; the episodes of all seeds stand in one list per set.
 
     On a CPU the runs go side by side, one thread each: the miniature keeps one core busy, not two.
     """
-    todo = [(profile, run, seed) for run in runs for seed in range(1 if run == "base" else seeds)]
-    seeds_used = sorted({seed for _, run, seed in todo if run != "base"})
-    current = tuple(train(profile, "sft", seed) for seed in seeds_used)  # where most start; not once in every process
-    workers = 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, MOST_WORKERS, len(todo))
-    done = run_jobs(_evaluate_job, [(*job, current) for job in todo], workers, few=2)
-    for _ in tqdm(done, total=len(todo), desc="runs", unit="run", disable=len(todo) < 2):
-        pass
+    todo = [(run, seed) for run in runs for seed in range(1 if run == "base" else seeds)]
+    current = [train(profile, "sft", seed) for seed in sorted({s for run, s in todo if run != "base"})]
+    models = list(dict.fromkeys((VARIANTS[run].model_of or run, seed) for run, seed in todo))  # each by one process
+    for job, part, text in ((_train_job, models, "train runs"), (_evaluate_job, todo, "inspect runs")):
+        workers = 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, MOST_WORKERS, len(part))
+        done = run_jobs(job, [(profile, run, seed, tuple(current)) for run, seed in part], workers, few=2)
+        current += [path for path in tqdm(done, total=len(part), desc=text, disable=len(part) < 2) if path]
     found: dict[str, dict[str, list[Episode]]] = {}
-    for _, run, seed in todo:
+    for run, seed in todo:
         for name, episodes in evaluate(profile, run, seed).items():
             found.setdefault(run, {}).setdefault(name, []).extend(episodes)
     return found
 
 
-def _evaluate_job(profile: Profile, run: str, seed: int, current: tuple[Path, ...]) -> None:
-    """In a process of its own: the result lies on disk, where `evaluate` finds it."""
+def _train_job(profile: Profile, run: str, seed: int, current: tuple[Path | str, ...]) -> Path | str:
+    _CURRENT.update(current)
+    return train(profile, run, seed)
+
+
+def _evaluate_job(profile: Profile, run: str, seed: int, current: tuple[Path | str, ...]) -> None:
+    """The result lies on disk, where `evaluate` finds it."""
     _CURRENT.update(current)
     evaluate(profile, run, seed)
 

@@ -26,7 +26,8 @@ def run_jobs(
         yield from (job(*a) for a in arguments)
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
-        yield from pool.map(job, *zip(*arguments, strict=True), chunksize=min(8, -(-len(arguments) // (4 * workers))))
+        at_once = 1 if len(arguments) < FEW else min(8, -(-len(arguments) // (4 * workers)))  # few jobs are long ones
+        yield from pool.map(job, *zip(*arguments, strict=True), chunksize=at_once)
 
 
 def _one_thread() -> None:

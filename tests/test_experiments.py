@@ -46,17 +46,19 @@ def test_rl_takes_the_whole_pool_where_too_little_is_left(corpus_of):
 
 
 def test_runs_of_an_ablation_go_side_by_side_and_come_back_in_order(monkeypatch):
-    """Every (run, seed) once, the untrained base for one seed; SFT is looked at before, not in each process."""
-    jobs, trained = [], []
-    monkeypatch.setattr(experiments, "train", lambda p, run, seed: trained.append((run, seed)) or f"{run}-s{seed}")
+    """Every model by one process, before anything is inspected with it; every (run, seed) once, in order."""
+    jobs = []
+    monkeypatch.setattr(experiments, "train", lambda p, run, seed: f"{run}-s{seed}")
     monkeypatch.setattr(experiments, "evaluate", lambda p, run, seed: {"mvtec": [f"{run}{seed}"]})
-    monkeypatch.setattr(experiments, "run_jobs", lambda job, a, workers, few: jobs.extend(a) or (job(*x) for x in a))
+    monkeypatch.setattr(
+        experiments, "run_jobs", lambda job, a, workers, few: jobs.append([x[1:3] for x in a]) or [job(*x) for x in a]
+    )
     monkeypatch.setattr(experiments, "_CURRENT", set())
-    found = experiments.ablate(P, ("base", "full"), 2)
-    assert [j[1:3] for j in jobs] == [("base", 0), ("full", 0), ("full", 1)]
-    assert found == {"base": {"mvtec": ["base0"]}, "full": {"mvtec": ["full0", "full1"]}}
-    assert trained == [("sft", 0), ("sft", 1)]
-    assert sorted(experiments._CURRENT) == ["sft-s0", "sft-s1"]
+    found = experiments.ablate(P, ("base", "no_crop_at_inference", "full"), 2)
+    assert jobs[0] == [("base", 0), ("full", 0), ("full", 1)]
+    assert jobs[1] == [("base", 0), *((run, k) for run in ("no_crop_at_inference", "full") for k in (0, 1))]
+    assert found["full"] == {"mvtec": ["full0", "full1"]} and list(found) == ["base", "no_crop_at_inference", "full"]
+    assert {"sft-s0", "sft-s1", "full-s1"} <= experiments._CURRENT
 
 
 def test_the_shipped_agent_is_a_run_like_others():

@@ -62,6 +62,11 @@ def test_the_pool_overlaps_on_purpose_and_validates_on_products_of_its_own() -> 
     for job in plan:
         split[job.category].add(job.split)
     assert all(len(s) == 1 for s in split.values())  # validation is on products that training never shows
+    drawn = collections.defaultdict(set)  # nor another finish of them; a composed product is one by its number
+    for name, which in split.items():
+        category = factory.CATEGORIES[name]
+        drawn[name if "assembly" in name else category.draw.__name__] |= which
+    assert all(len(which) == 1 for which in drawn.values())
     share = sum(j.split == "test" for j in plan) / len(plan)
     assert 0.14 < share < 0.18
     for which in ("train", "test"):
