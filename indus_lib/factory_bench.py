@@ -39,7 +39,9 @@ class RowTruth:
 
 
 FINISHES = ("smooth paint", "satin metal", "brushed metal", "turned metal", "cast metal", "plaster", "leather")
-"""Materials gentle enough that a small or faint mark on them can still be told."""
+"""Materials gentle enough that a small mark on them can still be told."""
+EVEN = ("smooth paint",)
+"""Those on which a faint mark can."""
 
 
 class Style:
@@ -48,14 +50,14 @@ class Style:
     Model 0 is the product as it is written; the others are drawn from the product's name and their number.
     """
 
-    def __init__(self, product: str, model: int) -> None:
+    def __init__(self, product: str, model: int, finishes: Sequence[str] = FINISHES) -> None:
         self._key, self.model = (zlib.crc32(product.encode()), model), model
         rng = np.random.default_rng(self._key)
         self.plain = model == 0
         self.channels, self.inverted = rng.permutation(3), bool(rng.random() < 0.5)
         self.tint = rng.uniform(0.7, 1.05, 3)
         self.quarters, self.zoom = int(rng.integers(4)), float(rng.uniform(0.85, 1.0))
-        self._finishes = {name: str(rng.choice(FINISHES)) for name in MATERIALS}
+        self._finishes = {name: str(rng.choice(finishes)) for name in MATERIALS}
 
     def colour(self, rgb: np.ndarray) -> np.ndarray:
         """RGB (3,) in this model's palette. One map for all colours of a part, so that contrasts stay."""

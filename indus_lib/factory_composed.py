@@ -32,8 +32,8 @@ def fine_assembly(b: Bench) -> None:
 
 
 def glossy_assembly(b: Bench) -> None:
-    """Assembly with glossy faces."""
-    _compose(b)
+    """Wide even face without thin or low structure."""
+    _even(b.style.design(), b)
 
 
 def pinned_assembly(b: Bench) -> None:
@@ -78,6 +78,31 @@ def _compose(b: Bench, row: tuple[str, ...] = (), signed: bool = False) -> None:
     if signed:
         b.spot(*d.uniform(-0.1, 0.1, 2))
     return None
+
+
+def _even(d: np.random.Generator, b: Bench) -> None:
+    """One wide body on an even ground, or a sheet. A mark of five grey levels drowns in any stronger texture, and a step
+    or line of low contrast looks like one (docs/log.md)."""
+    if d.random() < 0.4:
+        colour = _tone(d)
+        b.image[:], b.face[:] = _soft(d, b, colour), 1
+        b.pose()
+    else:
+        behind = _tone(d)
+        b.image[:] = _soft(d, b, behind)
+        b.pose(turn=float(d.choice([4, 8, 45])))
+        colour = _tone(d, behind)
+        w, h = d.uniform(0.78, 0.96, 2)
+        b.up(_outline(d, b, 0, 0, w, h), _soft(d, b, colour), *_relief(d), face=True)
+    if d.random() < 0.4:
+        _details(d, b, colour, free=True)
+
+
+def _soft(d: np.random.Generator, b: Bench, colour: np.ndarray) -> np.ndarray:
+    """Even paint, or a gentle texture with a deviation of hardly a grey level."""
+    own, deviation = b.colour(*colour), float(d.choice([0.0, d.uniform(0.3, 1.2)]))
+    grain = MATERIALS[str(d.choice(FINISHES))](b.rng, b.h, b.w, own) - own
+    return MATERIALS["smooth paint"](b.rng, b.h, b.w, own) + grain * (deviation / max(float(grain.std()), 0.1))
 
 
 def _tone(d: np.random.Generator, away: np.ndarray | None = None, top: float = 214) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import factory_mechanisms as mechanisms
 from .factory_base import BaseScene, generic_marks
-from .factory_bench import Bench, RowPlan, Style
+from .factory_bench import EVEN, FINISHES, Bench, RowPlan, Style
 from .factory_catalog import CATEGORIES, Category, members
 from .factory_draw import glare, lighting, sensor
 
@@ -123,7 +123,8 @@ def render(
     scale = 1.0 if size is None else size / min(known.size)
     h, w = (round(v * scale) for v in known.size)
     plan = mechanisms.row_plan(defect, hard) if anomalous and chosen == "geometric" else RowPlan()
-    bench = Bench(rng, h, w, plan, Style(known.draw.__name__, known.model))
+    finishes = EVEN if "faint" in known.mechanisms else FINISHES
+    bench = Bench(rng, h, w, plan, Style(known.draw.__name__, known.model, finishes))
     known.draw(bench)
     light = _LIGHTS[chosen]
     bench.image *= lighting(rng, h, w, rng.uniform(*light.slope))[..., None]
