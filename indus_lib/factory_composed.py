@@ -81,8 +81,8 @@ def _compose(b: Bench, row: tuple[str, ...] = (), signed: bool = False) -> None:
 
 
 def _even(d: np.random.Generator, b: Bench) -> None:
-    """One wide body on an even ground, or a sheet. A mark of five grey levels drowns in any stronger texture, and a step
-    or line of low contrast looks like one (docs/log.md)."""
+    """One wide body on an even ground, or a sheet. A mark of five grey levels drowns in any stronger texture, and a
+    step or line of low contrast looks like one (docs/log.md)."""
     if d.random() < 0.4:
         colour = _tone(d)
         b.image[:], b.face[:] = _soft(d, b, colour), 1

@@ -125,7 +125,7 @@ TINY = Profile(
         max_length=512,
         terse=True,
         restart=True,
-        decision_weight=30.0,
+        decision_weight=12.0,
         withheld=0.5,
         format_first=0.1,
     ),

@@ -13,6 +13,7 @@ from a grammar, filled with measured facts. The rules that keep supervision out 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from .teacher_words import Hunch
 
 NAME = "offline"
 FALSE_ALARM = (0.06, 0.3)  # hunches about something harmless, where nothing or something stands out; not in paper
+SAME_PLACE = 0.4  # IoU from which a tool's box is taken as it is said; not in paper
+_BOX = re.compile(r"\[(\d+),(\d+),(\d+),(\d+)\]")
 _SCALES = {"crop": ("tiny", "small"), "enhance": ("unknown", "medium"), "measure": ("small", "medium")}
 
 
@@ -63,7 +66,7 @@ def _refuse(scene: Scene, found: list[Finding]) -> None:
 def _draft(scene: Scene, found: list[Finding], rng: np.random.Generator, detail: str) -> tuple[Turn, ...]:
     label = bool(scene.sample.label)
     kind = type_text(scene.sample.node)
-    box = boxes.snap(scene.box, outward=False) if scene.box else None
+    box = _named(found, boxes.snap(scene.box, outward=False)) if scene.box else None
     hunch, sure = _hunch(scene, rng, certain=not found)
     fields = _fields(scene, found, hunch, sure, rng, detail)
     if not found:
@@ -79,6 +82,13 @@ def _draft(scene: Scene, found: list[Finding], rng: np.random.Generator, detail:
     think = _conclusion(scene, found, hunch if fields["preliminary"] == "Yes" else None, kind, rng)
     think = protocol.finding(kind if label else "") + ", " + think
     return Turn(text, calls), Turn(protocol.format_final(think, label, box, kind))
+
+
+def _named(found: list[Finding], box: Box) -> Box:
+    """The box that a tool named, where it is about the right one: an inspector repeats what the tool said."""
+    said = [tuple(map(int, numbers)) for f in found for numbers in _BOX.findall(f.result.text)]
+    best = max(said, key=lambda b: boxes.iou(b, box), default=box)
+    return best if boxes.iou(best, box) >= SAME_PLACE else box  # type: ignore[return-value]
 
 
 def _recorded(found: Finding) -> ToolCall:

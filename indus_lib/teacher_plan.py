@@ -11,12 +11,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from .sight import VISIBLE
-from .teacher_tools import NONE, PAIRS, rng_for
+from .teacher_tools import ASK_AND_LOOK, NONE, rng_for
 
-PAIR_SHARE = 0.08  # trajectories with two tools, as far as a fitting pair exists; not in paper
 Item = tuple[str, str]
 """(key of a sample, choice)."""
 
@@ -60,7 +57,7 @@ def plan_anomalous(surveys: Sequence[tuple[str, Mapping[str, Any]]], *, explorat
     for key, survey in surveys:
         rng = rng_for(seed, key, "plan")
         options = _explored(survey) if survey["visible"] >= VISIBLE and rng.random() < exploration else [_best(survey)]
-        plan.append((key, _paired(options[int(rng.integers(len(options)))], survey, rng)))
+        plan.append((key, options[int(rng.integers(len(options)))]))
     return plan
 
 
@@ -78,19 +75,14 @@ def _best(survey: Mapping[str, Any]) -> str:
     first, then a closer look at what the view shows already, then whatever shows the hidden mark best.
 
     One clear rule, because a router learns from what recurs (docs/log.md). A closer look serves wherever nothing points
-    to another tool.
+    to another tool. What belongs on the product is asked for together with a closer look, to compare them.
     """
     shown = {tool_of(c): c for c in survey["shown"]}
-    deciding = [shown[t] for t in ("measure", "prior") if t in shown]
-    if deciding or (survey["visible"] >= VISIBLE and "crop" in shown):
-        return deciding[0] if deciding else shown["crop"]
+    if "measure" in shown or "prior" in shown:
+        return shown.get("measure", ASK_AND_LOOK)
+    if survey["visible"] >= VISIBLE and "crop" in shown:
+        return shown["crop"]
     return max(survey["shown"], key=lambda c: survey["gain"][c], default=NONE)
-
-
-def _paired(choice: str, survey: Mapping[str, Any], rng: np.random.Generator) -> str:
-    """Now and then a pair of tools that contains the choice (measure goes alone: two long calls fill a turn)."""
-    pairs = [p for p in PAIRS if choice in p.split("+")]
-    return pairs[int(rng.integers(len(pairs)))] if pairs and rng.random() < 3 * PAIR_SHARE else choice
 
 
 def plan_normal(

@@ -28,7 +28,7 @@ SINGLE = {
     "prior": ("prior:ask",),
 }
 """Flavours of each tool (how its arguments are made), repeated by how often they are tried; not in paper."""
-PAIRS = ("crop:whole+enhance:texture", "enhance:texture+prior:ask", "crop:whole+prior:ask")
+ASK_AND_LOOK = "prior:ask+crop:whole"
 NONE = "none"
 
 GAIN = 1.3  # a tool helps when the mark shows this much better than in the view; not in paper

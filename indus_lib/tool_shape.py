@@ -21,23 +21,27 @@ LEAST = 3.0  # grey levels; fainter blobs have no outline; not in paper
 MAX_LONGER = 400  # %, beyond a line is a line; not in paper
 SIZES = (("tiny", 8), ("small", 16), ("medium", 40))  # px across up to which; larger is large; not in paper
 SOLID = 85  # % of its hull; below, an outline is ragged or open; not in paper
+FULL = 0.9  # of its filled outline; below, it encloses something; not in paper
 LENGTHS = (("round", 12), ("oval", 150))  # % longer than wide up to which; beyond, it is a line; not in paper
 
 
 @dataclass(frozen=True)
 class Shape:
     """`across`: px, side of the square of the same area; `longer`: % by which the main axis exceeds the other one;
-    `solid`: % of its convex hull that it fills."""
+    `solid`: % of its convex hull that it fills; `dark` against what is around; `hollow`: it encloses something else."""
 
     across: int
     longer: int
     solid: int
+    dark: bool
+    hollow: bool
 
     @property
     def words(self) -> str:
-        """The numbers as three words, `tiny ragged oval` say: easier to reason with, and the same in every size."""
+        """In four words, `tiny dark ragged oval` say: easier to reason with, and the same in every size."""
         size, form = graded(self.across, SIZES, "large"), graded(self.longer, LENGTHS, "line")
-        return f"{size} {'solid' if self.solid >= SOLID else 'ragged'} {form}"
+        body = "hollow" if self.hollow else "solid" if self.solid >= SOLID else "ragged"
+        return f"{size} {'dark' if self.dark else 'bright'} {body} {form}"
 
     @property
     def text(self) -> str:
@@ -66,11 +70,12 @@ def blob_shape(image: np.ndarray, blob: Window) -> Shape | None:
     inside = (slice(max(y1 - top, 0), y2 - top), slice(max(x1 - left, 0), x2 - left))
     inner[inside] = residual[inside]
     y, x = np.unravel_index(int(np.abs(inner).argmax()), inner.shape)
-    return _at_peak(residual * np.sign(residual[y, x]), int(y), int(x), max(x2 - x1, y2 - y1))
+    return _at_peak(residual, int(y), int(x), max(x2 - x1, y2 - y1))
 
 
 def _at_peak(residual: np.ndarray, y: int, x: int, size: int) -> Shape | None:
-    """residual: positive at its peak (y, x)."""
+    dark = bool(residual[y, x] < 0)
+    residual = -residual if dark else residual
     zoom = int(np.clip(ZOOMED // max(size, 1), 1, MAX_ZOOM))
     large = cv2.resize(residual, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
     near = large[max(zoom * (y - 1), 0) : zoom * (y + 2), max(zoom * (x - 1), 0) : zoom * (x + 2)]
@@ -81,6 +86,5 @@ def _at_peak(residual: np.ndarray, y: int, x: int, size: int) -> Shape | None:
         return None
     found = regionprops((parts == own).astype(np.uint8))[0]
     longer = found.axis_major_length / max(found.axis_minor_length, 1e-3) - 1
-    return Shape(
-        max(round(np.sqrt(found.area) / zoom), 1), min(round(100 * longer), MAX_LONGER), round(100 * found.solidity)
-    )
+    across, solid = max(round(np.sqrt(found.area) / zoom), 1), round(100 * found.solidity)
+    return Shape(across, min(round(100 * longer), MAX_LONGER), solid, dark, found.area < FULL * found.area_filled)

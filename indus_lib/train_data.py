@@ -23,10 +23,11 @@ from tqdm.auto import tqdm
 
 from .policies import Conversation
 from .processing import END_OF_TURN, IndusProcessor, images_of, render
-from .protocol import FINDING, ROUTE
+from .protocol import FINDING, NAMED, ROUTE
 
 IGNORED = -100  # label of a token that is not learnt
-GIVEN, SPOKEN, DECISION = range(3)  # what a token is
+GIVEN, SPOKEN, NAME, DECISION = range(4)  # what a token is
+SHARES = np.array([0, 0, 0.25, 1], np.float32)  # of the decision weight, by kind; not in paper
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class Encoded:
     Attributes:
         input_ids: (T,) int64, image placeholders expanded.
         mask: (T,) bool, True on what the agent generated.
-        decision: (T,) bool, True where the agent chooses: what a thought says first that it sees (`protocol.FINDING`),
-            whether to ask and which tool (`protocol.ROUTE`). The rest of a turn follows from it.
+        decision: (T,) float32, 1 where the agent chooses: what a thought says first that it sees (`protocol.FINDING`),
+            whether to ask and which tool (`protocol.ROUTE`); 0.25 where it names a place or a type
+            (`protocol.NAMED`); 0 on the rest, which follows from them.
         pixel_values: (patches, C * temporal * patch * patch), float16 to hold a corpus in memory, or float32.
         image_grid_thw: (images, 3) int64.
         second: Whether only the second round is learnt (`rounds_apart`).
@@ -73,11 +75,11 @@ def encode(conversation: Conversation, processor: IndusProcessor, *, dtype: torc
     ids = np.concatenate([np.asarray(ids, dtype=np.int64) for ids, _ in pieces])
     kind = np.concatenate([np.full(len(ids), kind) for ids, kind in pieces])
     ids, kind = _expand(ids, kind, pixels["image_grid_thw"], processor)
-    return Encoded(ids, kind != GIVEN, kind == DECISION, pixels["pixel_values"].to(dtype), pixels["image_grid_thw"])
+    return Encoded(ids, kind != GIVEN, SHARES[kind], pixels["pixel_values"].to(dtype), pixels["image_grid_thw"])
 
 
 def _pieces(conversation: Conversation, k: int, processor: IndusProcessor) -> list[tuple[list[int], int]]:
-    """(ids, GIVEN, SPOKEN or DECISION) of the parts of message k, in order."""
+    """(ids, kind) of the parts of message k, in order."""
     before = _text(conversation[:k], processor)
     if conversation[k]["role"] != "assistant":
         return [(_ids(_text(conversation[: k + 1], processor)[len(before) :], processor), GIVEN)]
@@ -97,12 +99,14 @@ def _pieces(conversation: Conversation, k: int, processor: IndusProcessor) -> li
 
 
 def _kinds(text: str, count: int, processor: IndusProcessor) -> np.ndarray:
-    """(count,) SPOKEN or DECISION of a turn's tokens; places are counted by tokenising what stands before them."""
+    """(count,) kinds of a turn's tokens; places are counted by tokenising what stands before them."""
     kinds = np.full(count, SPOKEN)
-    for found in (FINDING.search(text), *ROUTE.finditer(text)):
-        if found is not None:
-            first, end = (_tokens_before(text, at, processor) for at in found.span(found.lastindex))
-            kinds[first:end] = DECISION
+    named = [(m, group) for m in NAMED.finditer(text) for group in range(1, NAMED.groups + 1) if m[group] is not None]
+    chosen = [(m, m.lastindex) for m in (FINDING.search(text), *ROUTE.finditer(text)) if m is not None]
+    for kind, found in ((NAME, named), (DECISION, chosen)):
+        for match, group in found:
+            first, end = (_tokens_before(text, at, processor) for at in match.span(group))
+            kinds[first:end] = kind
     return kinds
 
 
@@ -176,7 +180,7 @@ def rounds_apart(rows: Iterable[Encoded], processor: IndusProcessor) -> list[Enc
         first = Encoded(one.input_ids[:end], one.mask[:end], one.decision[:end],
                         one.pixel_values[: int(patches[:n].sum())], one.image_grid_thw[:n])  # fmt: skip
         later = np.arange(len(one)) >= end
-        apart += [first, replace(one, mask=one.mask & later, decision=one.decision & later, second=True)]
+        apart += [first, replace(one, mask=one.mask & later, decision=one.decision * later, second=True)]
     return apart
 
 

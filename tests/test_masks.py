@@ -153,8 +153,8 @@ def test_decisions_count_more_by_the_weight_given(mini):
     batch = train_data.collate(rows, processor.tokenizer.pad_token_id, processor.image_token_id)
     weights = torch.zeros(batch["input_ids"].shape)
     for row, found, own in zip(rows, ("see crack", "see nothing", ""), weights, strict=True):
-        assert processor.tokenizer.decode(row.input_ids[row.decision].tolist()).strip() == found
-        assert not (row.decision & ~row.mask).any()
+        assert processor.tokenizer.decode(row.input_ids[row.decision == 1].tolist()).strip() == found
+        assert not row.decision[~row.mask].any()
         own[: len(row)] = torch.from_numpy(1.0 * row.mask + 3.0 * row.decision)
     with torch.no_grad():
         loss, output = sft.BucketTrainer.compute_loss(weighing(4.0), model, batch, return_outputs=True)
@@ -168,7 +168,7 @@ def test_the_finding_is_a_decision_and_its_sentence_is_not(samples, mini, before
     talk = world.conversation(samples[1], says=True, calls=False)[:1]
     talk = protocol.add_assistant(talk, f"<think>{before}see crack, all the rest</think><answer>Yes</answer>")
     one = train_data.encode(talk, mini[1])
-    text = mini[1].tokenizer.decode(one.input_ids[one.decision].tolist())
+    text = mini[1].tokenizer.decode(one.input_ids[one.decision == 1].tolist())
     assert text.strip() == ("crack" if before else "see crack")
 
 
@@ -177,8 +177,16 @@ def test_the_choice_of_tools_is_a_decision_and_their_arguments_are_not(samples, 
     talk = world.conversation(samples[1], says=True, calls=False)[:1]
     talk = protocol.add_assistant(talk, f"<think>{protocol.UNSURE}</think>{protocol.tool_tail(calls)}")
     one = train_data.encode(talk, mini[1])
-    text = mini[1].tokenizer.decode(one.input_ids[one.decision].tolist())
+    text = mini[1].tokenizer.decode(one.input_ids[one.decision == 1].tolist())
     assert text.replace(" ", "") == f"{protocol.UNSURE}cropprior"
+
+
+def test_what_an_answer_names_counts_a_little_more(samples, mini):
+    talk = world.conversation(samples[1], says=True, calls=False)[:1]
+    talk = protocol.add_assistant(talk, protocol.format_final("see crack", True, (100, 200, 300, 400), "broken thread"))
+    one = train_data.encode(talk, mini[1])
+    named = one.decision == train_data.SHARES[train_data.NAME]
+    assert mini[1].tokenizer.decode(one.input_ids[named].tolist()) == "100200300400broken thread"
 
 
 def test_a_terse_thought_is_weighed_where_it_says_what_it_sees(samples, mini):

@@ -9,7 +9,7 @@ from corpus_pool import make_pool, picture
 
 from indus_lib import boxes, parsing, protocol, quality, sight, teacher, teacher_plan, teacher_tools, tools
 from indus_lib.row_search import find_rows
-from indus_lib.teacher_tools import NONE, PAIRS, SINGLE
+from indus_lib.teacher_tools import ASK_AND_LOOK, NONE, SINGLE
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def pool(tmp_path_factory):
     return make_pool(tmp_path_factory.mktemp("pool"))
 
 
-CHOICES = [NONE, *dict.fromkeys(f for fs in SINGLE.values() for f in fs), *PAIRS]
+CHOICES = [NONE, *dict.fromkeys(f for fs in SINGLE.values() for f in fs), ASK_AND_LOOK]
 
 
 def test_every_choice_passes_the_gate_for_both_labels(pool) -> None:
@@ -143,7 +143,7 @@ def test_exploration_only_where_the_view_shows_the_mark() -> None:
     ("visible", "gain", "best"),
     [
         (9.0, {"crop:whole": 1.0, "measure:row": 2.0}, "measure:row"),  # a reading decides
-        (0.0, {"crop:whole": 9.0, "prior:ask": 2.0}, "prior:ask"),
+        (0.0, {"crop:whole": 9.0, "prior:ask": 2.0}, ASK_AND_LOOK),  # the design, and what there is
         (9.0, {"crop:part": 1.0, "enhance:edges": 3.0}, "crop:part"),  # seen already: look closer
         (0.0, {"crop:part": 2.0, "enhance:edges": 3.0}, "enhance:edges"),  # hidden: what shows it best
         (9.0, {}, "none"),
@@ -151,4 +151,12 @@ def test_exploration_only_where_the_view_shows_the_mark() -> None:
 )
 def test_the_tool_that_settles_it_is_asked(visible: float, gain: dict[str, float], best: str) -> None:
     plan = teacher_plan.plan_anomalous([(str(i), survey_of(visible, gain)) for i in range(20)], exploration=0.0, seed=0)
-    assert all(best in choice.split("+") for _, choice in plan)
+    assert {choice for _, choice in plan} == {best}
+
+
+def test_an_answer_repeats_the_box_that_a_tool_named_where_it_is_about_right() -> None:
+    said = tools.ToolResult(True, "crop [0,0,900,900] from foreground extraction, it lies at [300,300,420,400]", [])
+    found = [teacher_tools.Finding("crop", {"name": "crop", "arguments": {}}, said)]
+    assert teacher._named(found, (310, 300, 430, 400)) == (300, 300, 420, 400)
+    assert teacher._named(found, (500, 300, 620, 400)) == (500, 300, 620, 400)
+    assert teacher._named([], (500, 300, 620, 400)) == (500, 300, 620, 400)
