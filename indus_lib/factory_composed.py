@@ -32,8 +32,11 @@ def fine_assembly(b: Bench) -> None:
 
 
 def glossy_assembly(b: Bench) -> None:
-    """Wide even face without thin or low structure."""
-    _even(b.style.design(), b)
+    """Assembly with one wide glossy face."""
+    d = b.style.design()
+    colour = _even(d, b)
+    if d.random() < 0.4:
+        _details(d, b, colour)
 
 
 def pinned_assembly(b: Bench) -> None:
@@ -48,54 +51,56 @@ def beaded_assembly(b: Bench) -> None:
 
 def dotted_assembly(b: Bench) -> None:
     """Assembly marked with one dark dot."""
-    _compose(b, signed=True)
+    _signed(b)
 
 
 def ringed_assembly(b: Bench) -> None:
     """Assembly marked with one bright ring."""
-    _compose(b, signed=True)
+    _signed(b)
 
 
 def barred_assembly(b: Bench) -> None:
     """Assembly marked with one short dark bar."""
-    _compose(b, signed=True)
+    _signed(b)
 
 
 def crossed_assembly(b: Bench) -> None:
     """Assembly marked with one bright cross."""
-    _compose(b, signed=True)
+    _signed(b)
 
 
-def _compose(b: Bench, row: tuple[str, ...] = (), signed: bool = False) -> None:
+def _compose(b: Bench, row: tuple[str, ...] = ()) -> None:
     d = b.style.design()
     if row:
         return _row(d, b, str(d.choice(row)), _plate(d, b))
-    layouts: list[Callable[[np.random.Generator, Bench], np.ndarray]] = [_body, _body, _body, _sheet, _board]
-    layouts += [_rods] if signed else [_tray, _tray, _rods]
+    layouts: tuple[Callable[[np.random.Generator, Bench], np.ndarray], ...]
+    layouts = (_body, _body, _body, _sheet, _board, _tray, _tray, _rods)
     body = layouts[int(d.integers(len(layouts)))](d, b)
-    if d.random() < 0.5:
-        _details(d, b, body, free=not signed)
-    if signed:
-        b.spot(*d.uniform(-0.1, 0.1, 2))
-    return None
+    return _details(d, b, body) if d.random() < 0.5 else None
 
 
-def _even(d: np.random.Generator, b: Bench) -> None:
+def _signed(b: Bench) -> None:
+    """An even face with nothing on it but a place for the sign: that is what stands out then."""
+    d = b.style.design()
+    _even(d, b)
+    b.spot(*d.uniform(-0.1, 0.1, 2))
+
+
+def _even(d: np.random.Generator, b: Bench) -> np.ndarray:
     """One wide body on an even ground, or a sheet. A mark of five grey levels drowns in any stronger texture, and a
     step or line of low contrast looks like one (docs/log.md)."""
     if d.random() < 0.4:
         colour = _tone(d)
         b.image[:], b.face[:] = _soft(d, b, colour), 1
         b.pose()
-    else:
-        behind = _tone(d)
-        b.image[:] = _soft(d, b, behind)
-        b.pose(turn=float(d.choice([4, 8, 45])))
-        colour = _tone(d, behind)
-        w, h = d.uniform(0.78, 0.96, 2)
-        b.up(_outline(d, b, 0, 0, w, h), _soft(d, b, colour), *_relief(d), face=True)
-    if d.random() < 0.4:
-        _details(d, b, colour, free=True)
+        return colour
+    behind = _tone(d)
+    b.image[:] = _soft(d, b, behind)
+    b.pose(turn=float(d.choice([4, 8, 45])))
+    colour = _tone(d, behind)
+    w, h = d.uniform(0.78, 0.96, 2)
+    b.up(_outline(d, b, 0, 0, w, h), _soft(d, b, colour), *_relief(d), face=True)
+    return colour
 
 
 def _soft(d: np.random.Generator, b: Bench, colour: np.ndarray) -> np.ndarray:
@@ -246,10 +251,10 @@ def _board(d: np.random.Generator, b: Bench) -> np.ndarray:
     return colour
 
 
-def _details(d: np.random.Generator, b: Bench, body: np.ndarray, free: bool) -> None:
+def _details(d: np.random.Generator, b: Bench, body: np.ndarray) -> None:
     """Holes or rivets in the corners or in a circle, or a bore; legitimate, the same on every part of the model."""
     colour, size, raised = _tone(d, body), float(d.uniform(0.014, 0.04)), d.random() < 0.4
-    if free and d.random() < 0.25:
+    if d.random() < 0.25:
         return b.flat(b.disc(float(d.uniform(-0.2, 0.2)), -0.24, float(d.uniform(0.05, 0.1))), b.colour(*colour))
     n, r = int(d.choice([2, 3, 4, 6, 8, 12])), float(d.uniform(0.24, 0.36))
     corners = d.random() < 0.5
