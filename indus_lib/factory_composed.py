@@ -41,12 +41,12 @@ def glossy_assembly(b: Bench) -> None:
 
 def pinned_assembly(b: Bench) -> None:
     """Assembly with a row of slender features."""
-    _compose(b, row=SLENDER)
+    _rowed(b, SLENDER)
 
 
 def beaded_assembly(b: Bench) -> None:
     """Assembly with a row of round features."""
-    _compose(b, row=RIGID)
+    _rowed(b, RIGID)
 
 
 def dotted_assembly(b: Bench) -> None:
@@ -69,14 +69,19 @@ def crossed_assembly(b: Bench) -> None:
     _signed(b)
 
 
-def _compose(b: Bench, row: tuple[str, ...] = ()) -> None:
+def _compose(b: Bench) -> None:
     d = b.style.design()
-    if row:
-        return _row(d, b, str(d.choice(row)), _plate(d, b))
     layouts: tuple[Callable[[np.random.Generator, Bench], np.ndarray], ...]
     layouts = (_body, _body, _body, _sheet, _board, _tray, _tray, _rods)
     body = layouts[int(d.integers(len(layouts)))](d, b)
-    return _details(d, b, body) if d.random() < 0.5 else None
+    if d.random() < 0.5:
+        _details(d, b, body)
+
+
+def _rowed(b: Bench, features: tuple[str, ...]) -> None:
+    """A plate with one row of one of the `features`."""
+    d = b.style.design()
+    _row(d, b, str(d.choice(features)), _plate(d, b))
 
 
 def _signed(b: Bench) -> None:

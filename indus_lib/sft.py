@@ -5,11 +5,11 @@ the collator (`train_data`), batches of similar length, and a result that any po
 are merged, full weights saved as they are. A killed run goes on from its last checkpoint when called again.
 
 Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given). For the
-miniature alone, none of it for the 8B: thoughts are cut short (`SFT.terse`), decisions (what is seen, whether to ask,
-which tool) count more than other tokens (`SFT.decision_weight`) once the format is learnt (`SFT.format_first`), rounds
-are learnt apart and some second ones from the observation alone (`SFT.withheld`), and the language model starts anew
-(`SFT.restart`). Batches are bucketed by length; on a CPU the vision tower runs its batched twin (`fast_vision`, same
-numbers) and looks once at each picture.
+miniature alone, none of it for the 8B: thoughts are cut short (`SFT.terse`); decisions (what is seen, whether to ask,
+which tool) and, a quarter as much, places and types count more than other tokens (`SFT.decision_weight`) once the
+format is learnt (`SFT.format_first`); rounds are learnt apart and some second ones from the observation alone
+(`SFT.withheld`); and the language model starts anew (`SFT.restart`). Batches are bucketed by length; on a CPU the
+vision tower runs its batched twin (`fast_vision`, same numbers) and looks once at each picture.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class BucketTrainer(Trainer):
 
     Attributes:
         vision_rate: Learning rate of the vision tower / of the rest.
-        decision_weight: Of a decision's token against another.
+        decision_weight: Of a decision's token against another (`train_data.SHARES` for what an answer names).
         format_first: Share of the steps, from the start, in which they do not count more.
         withheld: Share of the second rounds that are learnt without the photograph.
     """
