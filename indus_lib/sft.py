@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,9 @@ LARGE = 1e9  # parameters; above, activations are recomputed in the backward pas
 class Buckets(LengthGroupedSampler):
     """Order of an epoch in batches of similar length, from seed and epoch alone: a resumed run has the same order.
 
+    The batches themselves come in random order. The stock sampler sorts fifty of them at a time, longest first, so that
+    second rounds and first ones, which differ in length, would take turns of some 25 steps each (docs/log.md).
+
     `lengths` are of what is given (instruction, pictures, observations), not of the whole: a Yes is longer than a No by
     location and type, and batches of similar whole length hold one verdict only, from which nothing is learnt.
     """
@@ -47,6 +50,13 @@ class Buckets(LengthGroupedSampler):
         super().__init__(batch_size, lengths=lengths)
         self.seed = seed
         self.set_epoch(0)
+
+    def __iter__(self) -> Iterator[int]:
+        rows = list(super().__iter__())
+        whole = len(rows) // self.batch_size * self.batch_size
+        order = torch.randperm(whole // self.batch_size, generator=self.generator)
+        yield from torch.tensor(rows[:whole]).view(-1, self.batch_size)[order].flatten().tolist()
+        yield from rows[whole:]  # the short batch stays last
 
     def set_epoch(self, epoch: int) -> None:
         """The trainer calls this before every epoch, also the one that it resumes in."""

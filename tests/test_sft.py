@@ -150,6 +150,16 @@ def test_similar_lengths_share_a_batch():
     assert list(sampler) == first
 
 
+def test_long_and_short_batches_are_mixed():
+    """No stretch of an epoch holds long conversations alone, and the short batch at its end stays there."""
+    lengths = [300] * 480 + [60] * 484  # second rounds and first ones: 60 batches of each, and four rows more
+    order = list(sft.Buckets(8, lengths, seed=0))
+    means = np.array([np.mean([lengths[i] for i in order[k : k + 8]]) for k in range(0, 960, 8)])
+    assert sorted(order) == list(range(964))
+    runs = np.diff(np.flatnonzero(np.diff(means > 180, prepend=True, append=True)))
+    assert runs.max() < 12  # the stock order has runs of 15 here, of 25 in a longer epoch
+
+
 def test_bad_input_is_named(base, tmp_path):
     """An empty corpus and a missing base model."""
     with pytest.raises(ValueError, match="corpus is empty"):
