@@ -25,8 +25,8 @@ METAL = (*BODY, "burr", "corrosion", "rubbed")
 CLOTH = ("stain", "broken_thread", "hole_in_surface", "foreign_particle", "scratch", "rubbed")
 PIECES = ("crack", "chip", "stain", "pit", "foreign_particle", "scratch", "burr")
 SHEET = ("scratch", "crack", "stain", "pit", "hole_in_surface", "water_mark", "rubbed", "foreign_particle")
-MODELS = 3  # finishes of every written product of the pool
-COMPOSED = 48  # composed products per mechanism: what carries over to unseen products is variety of products
+MODELS = 6  # finishes of every written product of the pool
+COMPOSED = 152  # composed products per mechanism, as many as there are parts for: variety of products carries over
 EVERY = 6  # one composed product of so many is for validation
 HELD_OUT = ("bead_string", "sim_carrier", "lacquer_box", "foam_pad", "valve_cover")  # and these written ones, whole
 
