@@ -195,7 +195,6 @@ def _overlap() -> list[Category]:
         _one("brush_head", "overlap", objects.toothbrush, "geometric"),
         _one("Zip_Fasteners", "overlap", objects.zipper, "geometric", defects=CLOTH, bends=True),
         _one("gear_wheels", "overlap", objects.gear_wheel, "small", defects=METAL),
-        _one("gel_capsule1", "overlap", objects.capsule, "prior", sign="bright ring"),
     ]
 
 
