@@ -19,7 +19,7 @@ from indus_lib.factory_marks import KINDS, bounds, pattern, stamp
 from indus_lib.factory_render import planned_defect
 
 NAMES = sorted(factory.CATEGORIES)
-DRAWN = [n for n in NAMES if factory.CATEGORIES[n].model < (25 if "assembly" in n else 3)]
+DRAWN = [n for n in NAMES if factory.CATEGORIES[n].model < (49 if "assembly" in n else 3)]
 PAIRS = [(n, m) for n in DRAWN for m in factory.CATEGORIES[n].mechanisms]  # the first of a kind stand for all
 
 
@@ -80,7 +80,7 @@ def test_every_category_draws_its_mechanisms(name: str, mechanism: str) -> None:
     normal = factory.render(name, 7, anomalous=False, mechanism=mechanism, size=192)
     assert faulty.mask.any() and set(np.unique(faulty.mask)) == {0, 255}
     assert not normal.mask.any() and normal.defect == "" and faulty.defect
-    assert faulty.image.std() > min(5, 0.1 * faulty.image.mean())  # light and texture scale with a dark face
+    assert faulty.image.std() > 5
     # the part, its light and its harmless marks are the same: away from the defect the two look alike
     away = cv2.dilate(faulty.mask, np.ones((41, 41), np.uint8)) == 0
     if mechanism not in ("small", "prior") and away.mean() > 0.3:
