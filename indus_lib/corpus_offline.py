@@ -127,7 +127,7 @@ def _make_anomalous(side: _Side, normal: _Side, settings: Settings) -> None:
         if not any(need.values()):
             return
         usable = _usable(side, _survey(side, need), need)
-        side.write(plan_anomalous(usable, exploration=settings.exploration, seed=settings.seed))
+        side.write(plan_anomalous(usable, side.category, exploration=settings.exploration, seed=settings.seed))
 
 
 def _survey(side: _Side, need: Mapping[str, int]) -> list[tuple[str, dict[str, Any]]]:

@@ -7,9 +7,10 @@ are merged, full weights saved as they are. A killed run goes on from its last c
 Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given). For the
 miniature alone, none of it for the 8B: thoughts are cut short (`SFT.terse`); decisions (what is seen, whether to ask,
 which tool) and, a quarter as much, places and types count more than other tokens (`SFT.decision_weight`) once the
-format is learnt (`SFT.format_first`); rounds are learnt apart and some second ones from the observation alone
-(`SFT.withheld`); and the language model starts anew (`SFT.restart`). Batches are bucketed by length; on a CPU the
-vision tower runs its batched twin (`fast_vision`, same numbers) and looks once at each picture.
+format is learnt (`SFT.format_first`); rounds are learnt apart and some second ones from the observation alone, whose
+boxes then lie elsewhere each time (`SFT.withheld`); and the language model starts anew (`SFT.restart`). Batches are
+bucketed by length; on a CPU the vision tower runs its batched twin (`fast_vision`, same numbers) and looks once at
+each picture.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainingArguments, set_seed
@@ -28,7 +30,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from . import tiny_model, training_runs
 from .profiles import SFT
-from .train_data import IGNORED, Encoded, collate, rounds_apart
+from .train_data import IGNORED, Encoded, collate, number_ids, rounds_apart
 from .vision_memory import VisionMemory
 
 WEIGHT_DECAY = 0.01  # not in paper
@@ -77,11 +79,13 @@ class BucketTrainer(Trainer):
         decision_weight: Of a decision's token against another (`train_data.SHARES` for what an answer names).
         format_first: Share of the steps, from the start, in which they do not count more.
         withheld: Share of the second rounds that are learnt without the photograph.
+        numbers: (101,) or (0,) ids (`train_data.number_ids`).
     """
 
-    def __init__(self, config: SFT, **options: Any):
+    def __init__(self, config: SFT, numbers: np.ndarray, **options: Any):
         self.vision_rate, self.decision_weight = config.vision_rate, config.decision_weight
         self.format_first, self.withheld = config.format_first, config.withheld
+        self.numbers = torch.from_numpy(numbers)
         super().__init__(**options)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -101,9 +105,9 @@ class BucketTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Weighted negative log-likelihood of the learnt tokens, over all micro-batches of a step alike."""
-        inputs = withhold(inputs, self.withheld) if self.withheld and model.training else dict(inputs)
+        inputs = withhold(inputs, self.withheld, self.numbers) if self.withheld and model.training else dict(inputs)
         labels, decided = inputs.pop("labels")[:, 1:], inputs.pop("decision")[:, 1:]
-        del inputs["second"]
+        del inputs["second"], inputs["place"]
         outputs = model(**inputs)
         at = labels != IGNORED
         each = cross_entropy(outputs.logits[:, :-1][at].float(), labels[at], reduction="none")
@@ -122,11 +126,12 @@ class BucketTrainer(Trainer):
         return Buckets(size, [given(row) for row in rows], self.args.seed)
 
 
-def withhold(inputs: dict[str, Any], share: float) -> dict[str, Any]:
-    """A batch (`train_data.collate`) in which a random `share` of the second rounds is learnt with a blank photograph.
+def withhold(inputs: dict[str, Any], share: float, numbers: torch.Tensor) -> dict[str, Any]:
+    """A batch (`train_data.collate`) in which a random `share` of the second rounds is learnt with a blank photograph,
+    and what such a round repeats of an observation's box lies somewhere else each time.
 
     A few thousand photographs are soon known by heart, and a verdict that can be remembered is not read from the
-    observation; on products never trained on, only what is read holds (docs/log.md).
+    observation; on products never trained on, only what is read holds (docs/log.md). So with boxes: copying is learnt.
     """
     second, images = inputs["second"], inputs["mm_token_type_ids"] == 1
     blank = second & (torch.rand(len(second), device=second.device) < share)
@@ -134,7 +139,25 @@ def withhold(inputs: dict[str, Any], share: float) -> dict[str, Any]:
     of_image = torch.zeros(int(counts.sum()), dtype=torch.bool, device=blank.device)
     of_image[(counts.cumsum(0) - counts)[blank]] = True  # its first one, the photograph
     hidden = of_image.repeat_interleave(inputs["image_grid_thw"].prod(-1))
-    return inputs | {"pixel_values": inputs["pixel_values"].masked_fill(hidden[:, None], 0.0)}  # 0: middle of the range
+    ids = inputs["input_ids"].clone()
+    for row in blank.nonzero()[:, 0].tolist():
+        _move(ids[row], inputs["place"][row], numbers.to(ids.device))
+    return inputs | {
+        "pixel_values": inputs["pixel_values"].masked_fill(hidden[:, None], 0.0),  # 0: middle of the range
+        "input_ids": ids,
+        "labels": torch.where(inputs["labels"] == IGNORED, IGNORED, ids),
+    }
+
+
+def _move(ids: torch.Tensor, place: torch.Tensor, numbers: torch.Tensor) -> None:
+    """Give the box at `place` (T,) another position of the same size, in place; ids (T,)."""
+    if not place.any():
+        return
+    box = [int((numbers == ids[place == k][0]).nonzero()) for k in (1, 2, 3, 4)]  # tens
+    for low, high in ((0, 2), (1, 3)):
+        side = box[high] - box[low]
+        at = int(torch.randint(len(numbers) - side, ()))
+        ids[place == low + 1], ids[place == high + 1] = numbers[at], numbers[at + side]
 
 
 def train(
@@ -203,7 +226,7 @@ def _trainer(
     pad, image = processor.tokenizer.pad_token_id, processor.image_token_id
     log = training_runs.KeepLog(Path(arguments.output_dir) / "log.jsonl")
     trainer = BucketTrainer(
-        config, model=model, args=arguments, train_dataset=list(corpus),
+        config, number_ids(processor), model=model, args=arguments, train_dataset=list(corpus),
         eval_dataset=list(validation) or None,
         data_collator=lambda rows: collate(rows, pad, image),
         callbacks=[log, training_runs.Bar("SFT", ("loss",), progress)],

@@ -1,8 +1,9 @@
 """Which tool each trajectory of the offline teacher uses, so that the choice says nothing about the label.
 
-Within a category the anomalous images get tools by what their surveys found useful, with a share of deliberate
-exploration (a tool that will show nothing more). The normal images then get exactly the same tools in the same
-numbers. What a router can learn is thus which tool tends to help on this kind of product, not the label.
+Within a category the anomalous images get the tool that settles most of them, where it or the view shows the mark, with
+a share of deliberate exploration (a tool that will show nothing more). The normal images then get exactly the same
+tools in the same numbers. What a router can learn is thus which tool tends to help on this kind of product, not the
+label.
 """
 
 from __future__ import annotations
@@ -44,19 +45,29 @@ def interleave(groups: Mapping[str, Sequence[str]]) -> list[str]:
     return [queue[i] for i in range(longest) for queue in queues if i < len(queue)]
 
 
-def plan_anomalous(surveys: Sequence[tuple[str, Mapping[str, Any]]], *, exploration: float, seed: int) -> list[Item]:
-    """A choice for every surveyed sample: mostly the one tool that settles it.
+def plan_anomalous(
+    surveys: Sequence[tuple[str, Mapping[str, Any]]], category: Mapping[str, str], *, exploration: float, seed: int
+) -> list[Item]:
+    """A choice for every surveyed sample: mostly the tool that settles most samples of its category.
+
+    A router sees the product, not the mark, so what it can learn is what the product asks for. A sample whose mark that
+    tool would not show, nor the view, gets the tool that settles it.
 
     Args:
         surveys: (key, `teacher_tools.survey` result), in order, all `showable`.
+        category: Key -> category.
         exploration: Share of samples for which a tool that will not help, or none, is tried where the view shows the
             mark.
         seed: Of the build.
     """
-    plan = []
+    plan: list[Item] = []
+    votes: dict[str, Counter[str]] = defaultdict(Counter)
+    for key, survey in surveys:
+        votes[category[key]][tool_of(_best(survey))] += _best(survey) != NONE
     for key, survey in surveys:
         rng = rng_for(seed, key, "plan")
-        options = _explored(survey) if survey["visible"] >= VISIBLE and rng.random() < exploration else [_best(survey)]
+        usual = _usual(survey, votes[category[key]].most_common(1)[0][0])
+        options = _explored(survey) if survey["visible"] >= VISIBLE and rng.random() < exploration else [usual]
         plan.append((key, options[int(rng.integers(len(options)))]))
     return plan
 
@@ -83,6 +94,14 @@ def _best(survey: Mapping[str, Any]) -> str:
     if survey["visible"] >= VISIBLE and "crop" in shown:
         return shown["crop"]
     return max(survey["shown"], key=lambda c: survey["gain"][c], default=NONE)
+
+
+def _usual(survey: Mapping[str, Any], tool: str) -> str:
+    """What was tried of the category's `tool`, if an honest Yes can follow, else what settles this very sample."""
+    tried = next((c for c in survey["tried"] if tool_of(c) == tool), NONE)
+    if tried == NONE or not (survey["visible"] >= VISIBLE or tried in survey["shown"]):
+        return _best(survey)
+    return ASK_AND_LOOK if tool == "prior" else tried
 
 
 def plan_normal(

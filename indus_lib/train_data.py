@@ -42,6 +42,8 @@ class Encoded:
             (`protocol.NAMED`); 0 on the rest, which follows from them.
         pixel_values: (patches, C * temporal * patch * patch), float16 to hold a corpus in memory, or float32.
         image_grid_thw: (images, 3) int64.
+        place: (T,) int8, 1 to 4 on the numbers of the box that the answer repeats from an observation, there and in the
+            answer; 0 on the rest, and everywhere if a number is not one token of `number_ids`.
         second: Whether only the second round is learnt (`rounds_apart`).
     """
 
@@ -50,6 +52,7 @@ class Encoded:
     decision: np.ndarray
     pixel_values: torch.Tensor
     image_grid_thw: torch.Tensor
+    place: np.ndarray
     second: bool = False
 
     @property
@@ -75,7 +78,28 @@ def encode(conversation: Conversation, processor: IndusProcessor, *, dtype: torc
     ids = np.concatenate([np.asarray(ids, dtype=np.int64) for ids, _ in pieces])
     kind = np.concatenate([np.full(len(ids), kind) for ids, kind in pieces])
     ids, kind = _expand(ids, kind, pixels["image_grid_thw"], processor)
-    return Encoded(ids, kind != GIVEN, SHARES[kind], pixels["pixel_values"].to(dtype), pixels["image_grid_thw"])
+    place = _places(ids, kind, number_ids(processor))
+    return Encoded(ids, kind != GIVEN, SHARES[kind], pixels["pixel_values"].to(dtype), pixels["image_grid_thw"], place)
+
+
+def number_ids(processor: IndusProcessor) -> np.ndarray:
+    """(101,) ids of 0, 10, ... 1000; (0,) for a tokenizer that has no token of its own for each."""
+    found = [_ids(str(n), processor) for n in range(0, 1001, 10)]
+    return np.array([i[0] for i in found] if all(len(i) == 1 for i in found) else [], dtype=np.int64)
+
+
+def _places(ids: np.ndarray, kind: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """See `Encoded.place`. ids, kind (T,)."""
+    place = np.zeros(len(ids), np.int8)
+    at = np.flatnonzero((kind == NAME) & np.isin(ids, numbers))
+    if len(at) != 4 or (np.diff(at) != 2).any():  # four numbers, a comma between
+        return place
+    box = ids[at[0] : at[3] + 1]
+    starts = np.flatnonzero((np.lib.stride_tricks.sliding_window_view(ids, len(box)) == box).all(1))
+    if len(starts) > 1:  # the answer's own, and where it was read
+        for start in starts:
+            place[start : start + len(box) : 2] = range(1, 5)
+    return place
 
 
 def _pieces(conversation: Conversation, k: int, processor: IndusProcessor) -> list[tuple[list[int], int]]:
@@ -178,7 +202,8 @@ def rounds_apart(rows: Iterable[Encoded], processor: IndusProcessor) -> list[Enc
         tokens = int((one.input_ids[:end] == processor.image_token_id).sum())
         n = int((patches.cumsum(0) // processor.image_processor.merge_size**2 <= tokens).sum())  # pictures before it
         first = Encoded(one.input_ids[:end], one.mask[:end], one.decision[:end],
-                        one.pixel_values[: int(patches[:n].sum())], one.image_grid_thw[:n])  # fmt: skip
+                        one.pixel_values[: int(patches[:n].sum())], one.image_grid_thw[:n],
+                        one.place[:end])  # fmt: skip
         later = np.arange(len(one)) >= end
         apart += [first, replace(one, mask=one.mask & later, decision=one.decision * later, second=True)]
     return apart
@@ -188,20 +213,20 @@ def collate(batch: Sequence[Encoded], pad_id: int, image_id: int) -> dict[str, t
     """Right-padded training batch.
 
     Returns:
-        input_ids, attention_mask, labels, mm_token_type_ids, decision (1 on decisions, else 0) of shape (B, T);
+        input_ids, attention_mask, labels, mm_token_type_ids, decision (1 on decisions, else 0), place of shape (B, T);
         second (B,) bool; pixel_values (patches of all images, D); image_grid_thw (images, 3).
     """
     width = max(map(len, batch))
     ids = np.full((len(batch), width), pad_id, dtype=np.int64)
     attention = np.zeros_like(ids)
     labels = np.full_like(ids, IGNORED)
-    decision = np.zeros(ids.shape, dtype=np.float32)
+    decision, place = np.zeros(ids.shape, dtype=np.float32), np.zeros(ids.shape, dtype=np.int8)
     for row, one in enumerate(batch):
         ids[row, : len(one)] = one.input_ids
         attention[row, : len(one)] = 1
         labels[row, : len(one)] = np.where(one.mask, one.input_ids, IGNORED)
-        decision[row, : len(one)] = one.decision
-    tensors = {"input_ids": ids, "attention_mask": attention, "labels": labels, "decision": decision}
+        decision[row, : len(one)], place[row, : len(one)] = one.decision, one.place
+    tensors = {"input_ids": ids, "attention_mask": attention, "labels": labels, "decision": decision, "place": place}
     tensors["mm_token_type_ids"] = (ids == image_id).astype(np.int64)
     return {
         **{name: torch.from_numpy(value) for name, value in tensors.items()},

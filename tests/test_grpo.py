@@ -108,7 +108,7 @@ def test_log_probabilities_of_the_update_are_those_of_inspection(trainer, scored
     longest = int(np.argmax([len(e) for e in encoded]))
     for i in {0, longest}:
         one = train_data.collate([encoded[i]], 0, trainer._image_id)
-        del one["labels"], one["decision"], one["second"]
+        del one["labels"], one["decision"], one["second"], one["place"]
         with torch.no_grad():
             log_p = (trainer.model(**one).logits[0, :-1] / trainer.temperature).log_softmax(-1)
         expected = log_p.gather(-1, one["input_ids"][0, 1:, None]).squeeze(-1)[encoded[i].prompt_length - 1 :]
@@ -165,7 +165,7 @@ def test_tool_images_change_the_update(trainer, scored):
     traces, encoded, _ = scored
     row = next(i for i, t in enumerate(traces) if len(t.replies) == 2)
     one = train_data.collate([encoded[row]], 0, trainer._image_id)
-    del one["labels"], one["decision"], one["second"]
+    del one["labels"], one["decision"], one["second"], one["place"]
     blank = one["pixel_values"].clone()
     blank[int(one["image_grid_thw"][0].prod()) :] = 0
     with torch.no_grad():

@@ -16,6 +16,7 @@ from indus_lib.processing import END_OF_TURN
 from indus_lib.tools import ToolResult
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+NO_NUMBERS = torch.zeros(0, dtype=torch.long)
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +202,33 @@ def test_rounds_are_learnt_apart_and_some_without_the_photograph(base):
     assert sum(r.decision.sum() for r in rows) == sum(r.decision.sum() for r in whole)
     batch = train_data.collate(rows, processor.tokenizer.pad_token_id, processor.image_token_id)
     sizes = batch["image_grid_thw"].prod(-1).tolist()
-    before, after = (b["pixel_values"].split(sizes) for b in (batch, sft.withhold(batch, 1.0)))
+    before, after = (b["pixel_values"].split(sizes) for b in (batch, sft.withhold(batch, 1.0, NO_NUMBERS)))
     assert not after[1].any() and all(torch.equal(after[k], before[k]) for k in (0, 2, 3))  # 1: the second's photograph
-    assert torch.equal(sft.withhold(batch, 0.0)["pixel_values"], batch["pixel_values"])
+    assert torch.equal(sft.withhold(batch, 0.0, NO_NUMBERS)["pixel_values"], batch["pixel_values"])
+
+
+def test_a_repeated_box_lies_elsewhere_where_the_photograph_is_withheld(base):
+    """In the observation and in the answer alike, of the same size, inside the picture; the loss is on the new one."""
+    _, processor = tiny_model.load(base[0])
+    photo = np.full((64, 64, 3), 90, np.uint8)
+    call = {"name": "crop", "arguments": {"region": [0, 0, 1000, 1000]}}
+    ask = protocol.add_assistant(protocol.start(photo, "?"), f"<think>unsure</think>{protocol.tool_tail(call)}")
+    seen = protocol.add_observation(ask, [(call, ToolResult(True, "it lies at [100,200,150,290], dark", [photo]))])
+    texts = [protocol.final_text(True, box, "crack") for box in ((100, 200, 150, 290), (100, 200, 160, 290))]
+    talks = [protocol.add_assistant(seen, f"<think>see something</think>{text}") for text in texts]
+    numbers = train_data.number_ids(processor)
+    same, other = (train_data.encode(talk, processor) for talk in talks)
+    assert len(numbers) == 101 and not other.place.any()
+    assert np.array_equal(same.input_ids[same.place > 0], numbers[[10, 20, 15, 29] * 2])
+    rows = train_data.rounds_apart([same], processor)
+    batch = train_data.collate([rows[1]] * 50, processor.tokenizer.pad_token_id, processor.image_token_id)
+    torch.manual_seed(0)
+    moved = sft.withhold(batch, 1.0, torch.from_numpy(numbers))
+    at = batch["place"][0] > 0
+    boxes = (moved["input_ids"][:, at].numpy()[..., None] == numbers).argmax(-1).reshape(50, 2, 4)
+    assert (boxes[:, 0] == boxes[:, 1]).all() and len(np.unique(boxes[:, 0], axis=0)) > 40
+    assert (boxes[:, 0, 2:] - boxes[:, 0, :2] == (5, 9)).all()
+    learnt = moved["labels"] != train_data.IGNORED
+    assert torch.equal(moved["labels"][learnt], moved["input_ids"][learnt])
+    assert torch.equal(moved["input_ids"][:, ~at], batch["input_ids"][:, ~at])
+    assert torch.equal(sft.withhold(batch, 0.0, torch.from_numpy(numbers))["input_ids"], batch["input_ids"])

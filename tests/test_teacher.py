@@ -130,12 +130,17 @@ def survey_of(visible: float, gain: dict[str, float], useful: tuple[str, ...] = 
     return {"visible": visible, "tried": [*gain, "edges"], "shown": list(gain), "useful": [*useful], "gain": gain}
 
 
+def planned(surveys: list[dict], exploration: float = 0.0) -> list[tuple[str, str]]:
+    keyed = [(str(i), survey) for i, survey in enumerate(surveys)]
+    return teacher_plan.plan_anomalous(keyed, dict.fromkeys(dict(keyed), "part"), exploration=exploration, seed=0)
+
+
 def test_exploration_only_where_the_view_shows_the_mark() -> None:
     hidden = survey_of(0.0, {"crop:whole": 9.0}, ("crop:whole",))
-    plan = teacher_plan.plan_anomalous([(str(i), hidden) for i in range(50)], exploration=1.0, seed=0)
+    plan = planned([hidden] * 50, exploration=1.0)
     assert all("crop:whole" in choice for _, choice in plan)
     plain = survey_of(9.0, {"crop:whole": 9.0}, ("crop:whole",))
-    plan = teacher_plan.plan_anomalous([(str(i), plain) for i in range(50)], exploration=1.0, seed=0)
+    plan = planned([plain] * 50, exploration=1.0)
     assert {c for _, c in plan} == {"none", "edges"}
 
 
@@ -150,8 +155,18 @@ def test_exploration_only_where_the_view_shows_the_mark() -> None:
     ],
 )
 def test_the_tool_that_settles_it_is_asked(visible: float, gain: dict[str, float], best: str) -> None:
-    plan = teacher_plan.plan_anomalous([(str(i), survey_of(visible, gain)) for i in range(20)], exploration=0.0, seed=0)
-    assert {choice for _, choice in plan} == {best}
+    assert {choice for _, choice in planned([survey_of(visible, gain)] * 20)} == {best}
+
+
+def test_a_sample_is_looked_at_as_most_of_its_category_are() -> None:
+    """A plain mark on a product with rows is measured like the others; a hidden one, only where that would show it."""
+    row = survey_of(0.0, {"measure:row": 2.0})
+    plain = {**survey_of(9.0, {"crop:whole": 1.0}), "tried": ["crop:whole", "measure:row"]}
+    hidden = {**survey_of(0.0, {"crop:whole": 5.0}), "tried": ["crop:whole", "measure:row"]}
+    choices = [choice for _, choice in planned([row, row, row, plain, hidden])]
+    assert choices == ["measure:row"] * 4 + ["crop:whole"]
+    signed = {**survey_of(9.0, {"crop:whole": 1.0}), "tried": ["crop:whole", "prior:ask"]}
+    assert planned([survey_of(0.0, {"prior:ask": 2.0})] * 2 + [signed])[2][1] == ASK_AND_LOOK
 
 
 def test_an_answer_repeats_the_box_that_a_tool_named_where_it_is_about_right() -> None:
