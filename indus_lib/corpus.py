@@ -271,7 +271,10 @@ def run_calls(sample: Sample, calls: Sequence[ToolCall], image: Any = None) -> l
     return [(c, tools.run(c.name, c.arguments, image, **context)) for c in calls]
 
 
-def conversation(record: Record, folder: Path | str, config: Inspection, *, terse: bool = False) -> Conversation:
+def conversation(
+    record: Record, folder: Path | str, config: Inspection, *, terse: bool = False,
+    offer: Sequence[str] = protocol.TOOL_NAMES,
+) -> Conversation:  # fmt: skip
     """The whole trajectory with the tokens of the inspection loop: what SFT trains on.
 
     Args:
@@ -279,10 +282,11 @@ def conversation(record: Record, folder: Path | str, config: Inspection, *, ters
         folder: Where `corpus.jsonl` lies.
         config: The profile's `inspection`: wording of the instruction, size of the shown image.
         terse: Thoughts are cut to their finding (`protocol.terse`).
+        offer: The tools that the instruction names.
     """
     sample, turns = to_sample(record, folder), to_turns(record)
     image = images.load_image(sample.image, sample.tile)
-    question = protocol.question(sample.category if config.name_category else "", config.detail)
+    question = protocol.question(sample.category if config.name_category else "", config.detail, offer)
     talk = protocol.start(shown(image, config.max_side), question)
     for turn in turns:
         talk = protocol.add_assistant(talk, protocol.terse(turn.text) if terse else turn.text)

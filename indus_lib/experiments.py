@@ -177,7 +177,11 @@ def encoded(profile: Profile, split: str = "train") -> list[train_data.Encoded]:
 def _encoded(profile: Profile, split: str, base: str, changed: int) -> tuple[train_data.Encoded, ...]:
     work = folder(profile) / "work/corpus"
     records = corpus.read(work, split)
-    talks = (corpus.conversation(r, work, profile.inspection, terse=profile.sft.terse) for r in records)
+    offers = (train_data.offered((c.name for t in corpus.to_turns(r) for c in t.calls), r["id"]) for r in records)
+    talks = (
+        corpus.conversation(r, work, profile.inspection, terse=profile.sft.terse, offer=offer)
+        for r, offer in zip(records, offers, strict=True)
+    )
     found = train_data.encode_all(
         talks, load_processor(base), max_length=profile.sft.max_length, total=len(records), progress=f"encode {split}"
     )

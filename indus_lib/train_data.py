@@ -12,6 +12,7 @@ decoding and encoding again need not give the same ids.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -23,7 +24,7 @@ from tqdm.auto import tqdm
 
 from .policies import Conversation
 from .processing import END_OF_TURN, IndusProcessor, images_of, render
-from .protocol import FINDING, NAMED, ROUTE
+from .protocol import FINDING, NAMED, ROUTE, TOOL_NAMES
 
 IGNORED = -100  # label of a token that is not learnt
 GIVEN, SPOKEN, NAME, DECISION = range(4)  # what a token is
@@ -184,6 +185,18 @@ def encode_all(
             )
         encoded.append(one)
     return encoded
+
+
+def offered(used: Iterable[str], key: str) -> tuple[str, ...]:
+    """Tools to offer with a trajectory (its id: `key`) that calls those `used`: all in every other one, else a random
+    part of those it does not call.
+
+    An agent that has only ever read the full list breaks its format under a shorter one (docs/log.md).
+    """
+    used = set(used)
+    rng = np.random.default_rng(zlib.crc32(f"offered {key}".encode()))
+    whole, kept = rng.random() < 0.5, rng.random(len(TOOL_NAMES)) < 0.5  # not in paper
+    return tuple(t for t, keep in zip(TOOL_NAMES, kept, strict=True) if whole or keep or t in used)
 
 
 def rounds_apart(rows: Iterable[Encoded], processor: IndusProcessor) -> list[Encoded]:

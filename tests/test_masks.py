@@ -216,3 +216,14 @@ def test_bad_conversations_are_named(samples, mini):
         train_data.encode([{**talk[0], "content": talk[0]["content"][1:]}, talk[1]], mini[1])
     with pytest.raises(ValueError, match="image placeholders"):
         train_data.encode([talk[0], *protocol.add_assistant([], "<|image_pad|>")], mini[1])
+
+
+def test_what_a_trajectory_calls_is_always_offered():
+    """Half of the lists are whole, the others of every length, and none lacks a tool that is called."""
+    lists = [train_data.offered({"crop"}, str(k)) for k in range(400)]
+    assert all("crop" in names for names in lists) and lists == [
+        train_data.offered({"crop"}, str(k)) for k in range(400)
+    ]
+    whole = sum(names == protocol.TOOL_NAMES for names in lists) / 400
+    assert 0.45 < whole < 0.68 and {len(names) for names in lists} == {1, 2, 3, 4}
+    assert {train_data.offered((), str(k)) for k in range(400)} > {(), ("prior",), protocol.TOOL_NAMES}
