@@ -1,13 +1,14 @@
 """Which tool each trajectory of the offline teacher uses, so that the choice says nothing about the label.
 
-Within a category the anomalous images get the tool that settles most of them, where it or the view shows the mark, with
-a share of deliberate exploration (a tool that will show nothing more). The normal images then get exactly the same
-tools in the same numbers. What a router can learn is thus which tool tends to help on this kind of product, not the
-label.
+The anomalous images of a product get the tool that settles most of them, where it or the view shows the mark, with a
+share of deliberate exploration (a tool that will show nothing more). The normal images of a category then get exactly
+the same tools in the same numbers. What a router can learn is thus which tool tends to help on this kind of product,
+not the label.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,10 +49,11 @@ def interleave(groups: Mapping[str, Sequence[str]]) -> list[str]:
 def plan_anomalous(
     surveys: Sequence[tuple[str, Mapping[str, Any]]], category: Mapping[str, str], *, exploration: float, seed: int
 ) -> list[Item]:
-    """A choice for every surveyed sample: mostly the tool that settles most samples of its category.
+    """A choice for every surveyed sample: mostly the tool that settles most samples of its product.
 
-    A router sees the product, not the mark, so what it can learn is what the product asks for. A sample whose mark that
-    tool would not show, nor the view, gets the tool that settles it.
+    A router sees the product, not the mark, so what it can learn is what the product asks for. Models of one product,
+    told apart by a number at the end of the name (`pcb1`, `pcb2`), vote together: a few images of each are too few.
+    A sample whose mark that tool would not show, nor the view, gets the tool that settles it.
 
     Args:
         surveys: (key, `teacher_tools.survey` result), in order, all `showable`.
@@ -63,13 +65,18 @@ def plan_anomalous(
     plan: list[Item] = []
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for key, survey in surveys:
-        votes[category[key]][tool_of(_best(survey))] += _best(survey) != NONE
+        votes[product(category[key])][tool_of(_best(survey))] += _best(survey) != NONE
     for key, survey in surveys:
         rng = rng_for(seed, key, "plan")
-        usual = _usual(survey, votes[category[key]].most_common(1)[0][0])
+        usual = _usual(survey, votes[product(category[key])].most_common(1)[0][0])
         options = _explored(survey) if survey["visible"] >= VISIBLE and rng.random() < exploration else [usual]
         plan.append((key, options[int(rng.integers(len(options)))]))
     return plan
+
+
+def product(category: str) -> str:
+    """A category's name without the number of its model: `pcb` of `pcb4`."""
+    return re.sub(r"\d+$", "", category) or category
 
 
 def showable(survey: Mapping[str, Any]) -> bool:
@@ -97,7 +104,7 @@ def _best(survey: Mapping[str, Any]) -> str:
 
 
 def _usual(survey: Mapping[str, Any], tool: str) -> str:
-    """What was tried of the category's `tool`, if an honest Yes can follow, else what settles this very sample."""
+    """What was tried of the product's `tool`, if an honest Yes can follow, else what settles this very sample."""
     tried = next((c for c in survey["tried"] if tool_of(c) == tool), NONE)
     if tried == NONE or not (survey["visible"] >= VISIBLE or tried in survey["shown"]):
         return _best(survey)

@@ -22,7 +22,7 @@ from .sight import WHOLE, Look, Mark
 from .tools import ToolResult
 
 SINGLE = {
-    "crop": ("crop:whole", "crop:part", "crop:spot"),
+    "crop": (*["crop:whole"] * 6, "crop:part", "crop:spot"),
     "enhance": (*["enhance:texture"] * 6, "enhance:clahe", "enhance:edges"),
     "measure": ("measure:row",),
     "prior": ("prior:ask",),

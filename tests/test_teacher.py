@@ -130,9 +130,10 @@ def survey_of(visible: float, gain: dict[str, float], useful: tuple[str, ...] = 
     return {"visible": visible, "tried": [*gain, "edges"], "shown": list(gain), "useful": [*useful], "gain": gain}
 
 
-def planned(surveys: list[dict], exploration: float = 0.0) -> list[tuple[str, str]]:
+def planned(surveys: list[dict], exploration: float = 0.0, parts: tuple[str, ...] = ("part",)) -> list[tuple[str, str]]:
     keyed = [(str(i), survey) for i, survey in enumerate(surveys)]
-    return teacher_plan.plan_anomalous(keyed, dict.fromkeys(dict(keyed), "part"), exploration=exploration, seed=0)
+    category = {key: parts[i % len(parts)] for i, key in enumerate(dict(keyed))}
+    return teacher_plan.plan_anomalous(keyed, category, exploration=exploration, seed=0)
 
 
 def test_exploration_only_where_the_view_shows_the_mark() -> None:
@@ -158,7 +159,7 @@ def test_the_tool_that_settles_it_is_asked(visible: float, gain: dict[str, float
     assert {choice for _, choice in planned([survey_of(visible, gain)] * 20)} == {best}
 
 
-def test_a_sample_is_looked_at_as_most_of_its_category_are() -> None:
+def test_a_sample_is_looked_at_as_most_of_its_product_are() -> None:
     """A plain mark on a product with rows is measured like the others; a hidden one, only where that would show it."""
     row = survey_of(0.0, {"measure:row": 2.0})
     plain = {**survey_of(9.0, {"crop:whole": 1.0}), "tried": ["crop:whole", "measure:row"]}
@@ -167,6 +168,10 @@ def test_a_sample_is_looked_at_as_most_of_its_category_are() -> None:
     assert choices == ["measure:row"] * 4 + ["crop:whole"]
     signed = {**survey_of(9.0, {"crop:whole": 1.0}), "tried": ["crop:whole", "prior:ask"]}
     assert planned([survey_of(0.0, {"prior:ask": 2.0})] * 2 + [signed])[2][1] == ASK_AND_LOOK
+    several = [row, row, plain]
+    assert planned(several, parts=("pcb1", "pcb2", "pcb3"))[2][1] == "measure:row"  # models of one product
+    assert planned(several, parts=("pcb1", "pcb2", "cable3"))[2][1] == "crop:whole"
+    assert teacher_plan.product("7") == "7"
 
 
 def test_an_answer_repeats_the_box_that_a_tool_named_where_it_is_about_right() -> None:
