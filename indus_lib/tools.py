@@ -7,14 +7,18 @@ Paper section 2: T = {crop, prior, enhance, measure}.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 import time
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import cache
+from threading import Condition
 from typing import Any
 
 import numpy as np
+from cachetools import LRUCache, cached
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
@@ -29,6 +33,7 @@ __all__ = ["TOOLS", "ToolError", "ToolResult", "run", "schemas"]
 TOOLS: tuple[str, ...] = ("crop", "prior", "enhance", "measure")
 
 MAX_VALUES = 4 * MAX_POINTS  # what the largest valid call stays under; more is refused before validation
+REMEMBERED = 2**28  # bytes of results kept: the rollouts of a group and the runs of a table make the same calls
 
 _UNIT = {"type": "number", "minimum": 0, "maximum": 1000}
 _BOX = {
@@ -199,38 +204,60 @@ def run(
         retriever: Where `prior` looks things up; the descriptions in `data/priors` when None.
 
     Returns:
-        The result; `ok` False with an explanation for any bad name or argument. Deterministic except for `ms`.
+        The result; `ok` False with an explanation for any bad name or argument. Deterministic, so that a call made
+        again is remembered (its images then cannot be written to); `ms` is what it took the first time.
 
     Raises:
         ValueError: The image is not what this library passes around (a caller's mistake, not the model's).
     """
     _check_image(image)
-    start = time.perf_counter()
-    result = _dispatch(name, arguments, image, (category, view, retriever), mm_per_pixel)
-    return replace(result, ms=(time.perf_counter() - start) * 1e3)
-
-
-def _dispatch(
-    name: Any,
-    arguments: Any,
-    image: np.ndarray,
-    known: tuple[str, str, priors.Retriever | None],
-    mm_per_pixel: float | None,
-) -> ToolResult:
     if not isinstance(name, str) or name not in TOOLS:
         return ToolResult(False, f"unknown tool {_clip(repr(name), 40)}: use one of {', '.join(TOOLS)}")
     problem = _problem(name, arguments)
     if problem:
-        return ToolResult(False, f"{name}: invalid call, {problem}. Expected {_EXPECTED[name]}.")
+        return _invalid(name, problem)
+    if name == "prior":
+        return _timed(name, lambda: priors.answer(arguments, category, view, retriever))
+    return _look(name, arguments, image, mm_per_pixel)
+
+
+def _key(name: str, arguments: dict[str, Any], image: np.ndarray, mm_per_pixel: float | None) -> Hashable:
+    pixels = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()
+    return name, json.dumps(arguments, sort_keys=True), image.shape, pixels, mm_per_pixel
+
+
+def _size(result: ToolResult) -> int:
+    return 1000 + sum(image.nbytes for image in result.images)
+
+
+# a condition: threads that make the same call at once wait for the first one
+@cached(LRUCache(REMEMBERED, _size), key=_key, condition=Condition())
+def _look(name: str, arguments: dict[str, Any], image: np.ndarray, mm_per_pixel: float | None) -> ToolResult:
+    """A valid call of a tool that looks at the image."""
+    match name:
+        case "crop":
+            result = _timed(name, lambda: crop(image, arguments["region"], refine=arguments.get("refine", True)))
+        case "enhance":
+            result = _timed(name, lambda: enhance(image, arguments["method"], arguments.get("region")))
+        case _:
+            result = _timed(name, lambda: measure(image, arguments["kind"], arguments["points"], mm_per_pixel))
+    for picture in result.images:
+        picture.setflags(write=False)
+    return result
+
+
+forget = _look.cache_clear
+"""Drop the remembered results (measurements, tests)."""
+
+
+def _timed(name: str, job: Callable[[], ToolResult]) -> ToolResult:
+    start = time.perf_counter()
     try:
-        match name:
-            case "crop":
-                return crop(image, arguments["region"], refine=arguments.get("refine", True))
-            case "enhance":
-                return enhance(image, arguments["method"], arguments.get("region"))
-            case "measure":
-                return measure(image, arguments["kind"], arguments["points"], mm_per_pixel)
-            case _:
-                return priors.answer(arguments, *known)
+        result = job()
     except ToolError as error:
-        return ToolResult(False, f"{name}: invalid call, {error}. Expected {_EXPECTED[name]}.")
+        result = _invalid(name, str(error))
+    return replace(result, ms=(time.perf_counter() - start) * 1e3)
+
+
+def _invalid(name: str, problem: str) -> ToolResult:
+    return ToolResult(False, f"{name}: invalid call, {problem}. Expected {_EXPECTED[name]}.")

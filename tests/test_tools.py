@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -177,9 +179,38 @@ def test_deterministic() -> None:
         ("measure", {"kind": "row", "points": ENDS}),
     ]
     for name, arguments in calls:
-        a, b = (tools.run(name, arguments, scene) for _ in range(2))
+        a = tools.run(name, arguments, scene)
+        tools.forget()
+        b = tools.run(name, arguments, scene)
+        assert b is not a
         assert (a.text, a.regions, a.details) == (b.text, b.regions, b.details)
         assert all((x == y).all() for x, y in zip(a.images, b.images, strict=True))
+
+
+def test_a_call_made_again_is_remembered_by_what_the_image_shows(monkeypatch) -> None:
+    """Same bytes, same call: looked once. Another pixel, another call or a caught error: not mixed up."""
+    looked = []
+    monkeypatch.setattr(tools, "crop", lambda image, region, refine: looked.append(region) or crop_of(image))
+    image = PLAIN.copy()
+    first = tools.run("crop", {"region": WHOLE}, image)
+    again = tools.run("crop", {"region": list(WHOLE)}, image.copy())
+    assert len(looked) == 1 and again is first and again.ms == first.ms > 0
+    with pytest.raises(ValueError, match="read-only"):
+        again.images[0][0, 0] = 1
+    image[3, 3] ^= 1
+    tools.run("crop", {"region": WHOLE}, image)
+    tools.run("crop", {"region": [0, 0, 500, 500]}, image)
+    assert len(looked) == 3
+    tools.forget()
+    with ThreadPoolExecutor(4) as threads:  # the rollouts of a group
+        list(threads.map(lambda _: tools.run("crop", {"region": WHOLE}, image), range(8)))
+    assert len(looked) == 4
+    tools.forget()  # nothing of this tool that is none
+
+
+def crop_of(image: np.ndarray) -> tools.ToolResult:
+    time.sleep(0.05)
+    return tools.ToolResult(True, "cut", [image[:4, :4].copy()])
 
 
 # --- crop --------------------------------------------------------------------------------------------------------
