@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from . import experiments, figures, images, loop, metrics, protocol, report, worlds
+from . import experiments, figures, images, loop, metrics, protocol, report, variants, worlds
 from .episodes import Episode, ToolCall, Turn, Verdict
 from .local_policy import LocalPolicy
 from .profiles import Profile
@@ -163,7 +163,7 @@ def validate(profile: Profile, run: str, seed: int = 0, limit: int = 300) -> lis
     from .selection import balanced_limit
 
     samples = balanced_limit(experiments.pool(profile, "test"), min(limit, (profile.data.limit or limit) * 5))
-    variant = experiments.VARIANTS[run]
+    variant = variants.VARIANTS[run]
     policy = trained(profile, run, seed)
     return loop.inspect(
         policy, samples, profile=profile, mode=variant.mode, allowed_tools=variant.tools, progress=f"validate {run}"

@@ -1,15 +1,14 @@
-"""Which runs the tables are made of, and how each is trained and evaluated: the glue that the notebooks call.
+"""How each run of the tables (`variants`) is trained and evaluated: the glue that the notebooks call.
 
-A run is a `Variant`: where it starts, what differs from the full agent, which tools it may use. Everything it makes
-lies under `results/<profile>/work`: models, episodes. Each piece is known by the hash of all that decides it, so that
-calling again does only what is missing or changed, and a killed run goes on.
+Everything a run makes lies under `results/<profile>/work`: models, episodes. Each piece is known by the hash of all
+that decides it, so that calling again does only what is missing or changed, and a killed run goes on.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,86 +20,15 @@ from . import comparisons, corpus, grpo, loop, profiles, readers, sft, train_dat
 from .episodes import Episode, is_kept, keep_episodes, read_episodes
 from .local_policy import LocalPolicy
 from .processing import load_processor
-from .profiles import GRPO, Profile
-from .rewards import RewardWeights
+from .profiles import Profile
 from .samples import Sample
 from .selection import balanced_limit
-from .tools import TOOLS
+from .variants import ABLATIONS, VARIANTS, Variant
 from .workers import run_jobs
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_WORKERS = 4  # runs side by side on a CPU; each holds up to 3 GB
 _CURRENT: set[Path | str] = set()  # SFT models that the parent process has compared with the corpus: it takes a minute
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One run of the tables.
-
-    Attributes:
-        start: `base` or `sft`: which model RL starts from, or is evaluated as it is; `shipped`: the profile's agent.
-        trained: Whether RL is run.
-        weights: Of the reward.
-        config: Fields of `profiles.GRPO` that differ.
-        tools: Offered in RL and at inference.
-        share: Of the corpus that SFT sees.
-        mode: `direct` for the untrained base (paper section 3).
-        model_of: Evaluate this run's model (a tool taken away at inference only).
-        full_sets: Evaluated on the whole sets, not on the ablation's share.
-    """
-
-    start: str = "sft"
-    trained: bool = True
-    weights: RewardWeights = field(default_factory=RewardWeights)
-    config: Mapping[str, Any] = field(default_factory=dict)
-    tools: tuple[str, ...] = TOOLS
-    share: float = 1.0
-    mode: str = "agent"
-    model_of: str = ""
-    full_sets: bool = False
-
-
-def _weights(a: float, b: float, g: float, **options: Any) -> Variant:
-    return Variant(weights=RewardWeights(alpha=a, beta=b, gamma=g, **options))
-
-
-def _without(tool: str) -> tuple[str, ...]:
-    return tuple(t for t in TOOLS if t != tool)
-
-
-VARIANTS: dict[str, Variant] = {
-    "base": Variant(start="base", trained=False, tools=(), mode="direct", full_sets=True),
-    "sft": Variant(trained=False, full_sets=True),
-    "full": Variant(full_sets=True),
-    "shipped": Variant(start="shipped", trained=False),  # the agent that comes with the checkout
-    "rl_only": Variant(start="base"),
-    "no_tools": Variant(tools=()),
-    "weights_0_0_0": _weights(0, 0, 0),  # Tables 4 and 5
-    "weights_0.8_0_0": _weights(0.8, 0, 0),
-    "weights_0.8_0.6_0": _weights(0.8, 0.6, 0),
-    "weights_0_0.6_0.5": _weights(0, 0.6, 0.5),
-    "weights_0.8_0_0.5": _weights(0.8, 0, 0.5),
-    "weights_1_1_1": _weights(1, 1, 1),
-    "no_format": _weights(0.8, 0.6, 0.5, format_penalty=0.0),
-    **{f"no_{t}": Variant(tools=_without(t)) for t in TOOLS},  # Table 8: gone from training and inference
-    **{f"no_{t}_at_inference": Variant(tools=_without(t), model_of="full") for t in TOOLS},
-    **{f"group_{g}": Variant(config={"group": g}) for g in (2, 6, 8)},  # Table 9
-    "additive": Variant(weights=RewardWeights(gate="additive")),  # ours
-    "soft_gate": Variant(weights=RewardWeights(gate="soft")),
-    "no_delta": Variant(weights=RewardWeights(delta_mode="none")),
-    "sft_25": Variant(trained=False, share=0.25),
-    "sft_50": Variant(trained=False, share=0.5),
-}
-MAIN = ("base", "sft", "full")
-ABLATIONS = {
-    "table3_modules": ("base", "full", "sft", "rl_only", "no_tools"),
-    "table4_rewards": ("weights_0_0_0", "weights_0.8_0.6_0", "weights_0_0.6_0.5", "weights_0.8_0_0.5", "no_format"),
-    "table5_weights": ("weights_0_0_0", "weights_0.8_0_0", "weights_0.8_0.6_0", "weights_1_1_1", "full"),
-    "table8_tools": ("full", *(f"no_{t}" for t in TOOLS), *(f"no_{t}_at_inference" for t in TOOLS)),
-    "table9_group_size": ("group_2", "full", "group_6", "group_8"),
-    "ours": ("additive", "soft_gate", "no_delta", "sft_25", "sft_50"),
-}
-"""Runs by the table that needs them; `ours` are questions that the paper does not ask."""
 
 
 def wanted(profile: Profile) -> list[str]:
@@ -188,19 +116,31 @@ def _encoded(profile: Profile, split: str, base: str, changed: int) -> tuple[tra
     return tuple(found)
 
 
-def train(profile: Profile, run: str, seed: int = 0) -> Path | str:
+@dataclass(frozen=True)
+class Images:
+    """What all runs of a table look at, read from the data sets once: fourteen seconds for the miniature's.
+
+    Attributes:
+        sets: As `test_sets` without a limit.
+        prompts: By seed, as `prompts`.
+    """
+
+    sets: Mapping[str, Sequence[Sample]]
+    prompts: Mapping[int, Sequence[Sample]]
+
+
+def train(profile: Profile, run: str, seed: int = 0, images: Images | None = None) -> Path | str:
     """The model of a run, trained if it is not there yet (and the SFT model it starts from)."""
     variant = VARIANTS[run]
     if variant.model_of:
-        return train(profile, variant.model_of, seed)
+        return train(profile, variant.model_of, seed, images)
     if not variant.trained:
         ready = variant.start in ("base", "shipped")
         return model_path(profile, variant.start) if ready else _sft(profile, run, variant.share, seed)
     start = model_path(profile, "base") if variant.start == "base" else _sft(profile, "sft", 1.0, seed)
-    config: GRPO = replace(profile.grpo, **variant.config)
     return grpo.train(
-        start, prompts(profile, seed), model_path(profile, run, seed), profile, weights=variant.weights, config=config,
-        allowed_tools=variant.tools, seed=seed,
+        start, images.prompts[seed] if images else prompts(profile, seed), model_path(profile, run, seed), profile,
+        weights=variant.weights, config=replace(profile.grpo, **variant.config), allowed_tools=variant.tools, seed=seed,
     )  # fmt: skip
 
 
@@ -226,17 +166,21 @@ def _sft(profile: Profile, run: str, share: float, seed: int) -> Path:
     )  # fmt: skip
 
 
-def evaluate(profile: Profile, run: str, seed: int = 0, **options: Any) -> dict[str, list[Episode]]:
+def evaluate(
+    profile: Profile, run: str, seed: int = 0, images: Images | None = None, **options: Any
+) -> dict[str, list[Episode]]:
     """Episodes of a run on the five sets, inspected if they are not there yet for this very model and data.
 
     Args:
         profile, run, seed: Which model.
+        images: Already read, else read here.
         **options: `limit` images per set (default: the profile's, smaller for ablations), else as for `loop.inspect`.
     """
     variant = VARIANTS[run]
     default = profile.data.limit if variant.full_sets else profile.data.ablation_limit
-    sets = test_sets(profile, options.pop("limit", default))
-    path = train(profile, run, seed)
+    limit = options.pop("limit", default)
+    sets = {name: balanced_limit(s, limit) for name, s in images.sets.items()} if images else test_sets(profile, limit)
+    path = train(profile, run, seed, images)
     policy = None
     found: dict[str, list[Episode]] = {}
     for name, samples in sets.items():
@@ -266,28 +210,34 @@ def ablate(profile: Profile, runs: Sequence[str], seeds: int = 1) -> dict[str, d
     On a CPU the runs go side by side, one thread each: the miniature keeps one core busy, not two.
     """
     todo = [(run, seed) for run in runs for seed in range(1 if run == "base" else seeds)]
+    taught = {seed for run, seed in todo if VARIANTS[VARIANTS[run].model_of or run].trained}
+    images = Images(test_sets(profile), {seed: prompts(profile, seed) for seed in sorted(taught)})
     current = [train(profile, "sft", seed) for seed in sorted({s for run, s in todo if run != "base"})]
     models = list(dict.fromkeys((VARIANTS[run].model_of or run, seed) for run, seed in todo))  # each by one process
     for job, part, text in ((_train_job, models, "train runs"), (_evaluate_job, todo, "inspect runs")):
         workers = 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, MOST_WORKERS, len(part))
-        done = run_jobs(job, [(profile, run, seed, tuple(current)) for run, seed in part], workers, few=2)
+        done = run_jobs(job, [(profile, run, seed, images, tuple(current)) for run, seed in part], workers, few=2)
         current += [path for path in tqdm(done, total=len(part), desc=text, disable=len(part) < 2) if path]
     found: dict[str, dict[str, list[Episode]]] = {}
     for run, seed in todo:
-        for name, episodes in evaluate(profile, run, seed).items():
+        for name, episodes in evaluate(profile, run, seed, images).items():
             found.setdefault(run, {}).setdefault(name, []).extend(episodes)
     return found
 
 
-def _train_job(profile: Profile, run: str, seed: int, current: tuple[Path | str, ...]) -> Path | str:
+def _train_job(
+    profile: Profile, run: str, seed: int, images: Images, current: tuple[Path | str, ...]
+) -> Path | str:  # fmt: skip
     _CURRENT.update(current)
-    return train(profile, run, seed)
+    return train(profile, run, seed, images)
 
 
-def _evaluate_job(profile: Profile, run: str, seed: int, current: tuple[Path | str, ...]) -> None:
+def _evaluate_job(
+    profile: Profile, run: str, seed: int, images: Images, current: tuple[Path | str, ...]
+) -> None:  # fmt: skip
     """The result lies on disk, where `evaluate` finds it."""
     _CURRENT.update(current)
-    evaluate(profile, run, seed)
+    evaluate(profile, run, seed, images)
 
 
 def read_runs(profile: Profile, runs: Sequence[str] = ()) -> dict[str, dict[str, list[Episode]]]:

@@ -103,7 +103,7 @@ class Profile:
     corpus: Corpus = field(default_factory=Corpus)
     sft: SFT = field(default_factory=SFT)
     grpo: GRPO = field(default_factory=GRPO)
-    runs: tuple[str, ...] = ()  # ablation runs of notebook 5, empty = all of `experiments.ABLATIONS`
+    runs: tuple[str, ...] = ()  # ablation runs of notebook 5, empty = all of `variants.ABLATIONS`
 
     @property
     def hash(self) -> str:

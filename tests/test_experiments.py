@@ -48,8 +48,13 @@ def test_rl_takes_the_whole_pool_where_too_little_is_left(corpus_of):
 def test_runs_of_an_ablation_go_side_by_side_and_come_back_in_order(monkeypatch):
     """Every model by one process, before anything is inspected with it; every (run, seed) once, in order."""
     jobs = []
-    monkeypatch.setattr(experiments, "train", lambda p, run, seed: f"{run}-s{seed}")
-    monkeypatch.setattr(experiments, "evaluate", lambda p, run, seed: {"mvtec": [f"{run}{seed}"]})
+    read = []
+    monkeypatch.setattr(experiments, "test_sets", lambda p: read.append("sets") or {"mvtec": samples(4)})
+    monkeypatch.setattr(experiments, "prompts", lambda p, seed: read.append(seed) or samples(2))
+    monkeypatch.setattr(experiments, "train", lambda p, run, seed, images=None: f"{run}-s{seed}")
+    monkeypatch.setattr(
+        experiments, "evaluate", lambda p, run, seed, images: {n: [f"{run}{seed}"] for n in images.sets}
+    )
     monkeypatch.setattr(
         experiments, "run_jobs", lambda job, a, workers, few: jobs.append([x[1:3] for x in a]) or [job(*x) for x in a]
     )
@@ -59,6 +64,10 @@ def test_runs_of_an_ablation_go_side_by_side_and_come_back_in_order(monkeypatch)
     assert jobs[1] == [("base", 0), *((run, k) for run in ("no_crop_at_inference", "full") for k in (0, 1))]
     assert found["full"] == {"mvtec": ["full0", "full1"]} and list(found) == ["base", "no_crop_at_inference", "full"]
     assert {"sft-s0", "sft-s1", "full-s1"} <= experiments._CURRENT
+    assert read == ["sets", 0, 1]  # once for all runs
+    read.clear()
+    experiments.ablate(P, ("base", "sft"), 1)
+    assert read == ["sets"]  # no RL, no pool: it need not be there
 
 
 def test_the_shipped_agent_is_a_run_like_others():
