@@ -4,13 +4,13 @@
 the collator (`train_data`), batches of similar length, and a result that any policy opens by its path: LoRA adapters
 are merged, full weights saved as they are. A killed run goes on from its last checkpoint when called again.
 
-Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given). For the
-miniature alone, none of it for the 8B: thoughts are cut short (`SFT.terse`); decisions (what is seen, whether to ask,
-which tool) and, a quarter as much, places and types count more than other tokens (`SFT.decision_weight`) once the
-format is learnt (`SFT.format_first`); rounds are learnt apart and some second ones from the observation alone, whose
-boxes then lie elsewhere each time (`SFT.withheld`); and the language model starts anew (`SFT.restart`). Batches are
-bucketed by length; on a CPU the vision tower runs its batched twin (`fast_vision`, same numbers) and looks once at
-each picture.
+Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given); every other
+trajectory is learnt under a shorter list of tools (`train_data.offered`). For the miniature alone, none of it for the
+8B: thoughts are cut short (`SFT.terse`); decisions (what is seen, whether to ask, which tool) and, a quarter as much,
+places and types count more than other tokens (`SFT.decision_weight`) once the format is learnt (`SFT.format_first`);
+rounds are learnt apart and some second ones from the observation alone, whose boxes then lie elsewhere each time
+(`SFT.withheld`); and the language model starts anew (`SFT.restart`). Batches are bucketed by length; on a CPU the
+vision tower runs its batched twin (`fast_vision`, same numbers) and looks once at each picture.
 """
 
 from __future__ import annotations
