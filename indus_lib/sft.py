@@ -108,9 +108,10 @@ class BucketTrainer(Trainer):
         inputs = withhold(inputs, self.withheld, self.numbers) if self.withheld and model.training else dict(inputs)
         labels, decided = inputs.pop("labels")[:, 1:], inputs.pop("decision")[:, 1:]
         del inputs["second"], inputs["place"]
-        outputs = model(**inputs)
         at = labels != IGNORED
-        each = cross_entropy(outputs.logits[:, :-1][at].float(), labels[at], reduction="none")
+        columns = at.any(0).nonzero()[:, 0]  # logits of the others would be thrown away: most of the memory of an 8B
+        outputs = model(**inputs, logits_to_keep=columns)
+        each = cross_entropy(outputs.logits[at[:, columns]].float(), labels[at], reduction="none")
         weights = 1 + (self._decision_weight() - 1) * decided[at]
         items = at.sum() if num_items_in_batch is None else num_items_in_batch
         loss = (each * weights).sum() / weights.mean() / items

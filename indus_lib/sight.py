@@ -15,7 +15,7 @@ import numpy as np
 
 from . import boxes
 from .samples import Box
-from .tool_crop import candidates
+from .tool_outliers import candidates
 
 VIEW_PIXELS = 96 * 96  # what a small view keeps of the image
 WHOLE: Box = (0, 0, 1000, 1000)
