@@ -28,6 +28,14 @@ SHEET = ("scratch", "crack", "stain", "pit", "hole_in_surface", "water_mark", "r
 MODELS = 6  # finishes of every written product of the pool
 COMPOSED = 152  # composed products per mechanism, as many as there are parts for: variety of products carries over
 EVERY = 6  # one composed product of so many is for validation
+FORMATS = (
+    (384, 384),
+    (544, 224),
+    (384, 384),
+    (224, 544),
+    (384, 384),
+)  # (height, width) px of composed products, in turn
+GREY = 4  # one composed product of so many is photographed without colour
 HELD_OUT = ("bead_string", "sim_carrier", "lacquer_box", "foam_pad", "valve_cover")  # and these written ones, whole
 
 
@@ -44,6 +52,7 @@ class Category:
         sign: The one sign that belongs on it (prior mechanism), "" otherwise.
         bends: Whether the features of its row can be bent.
         size: (height, width) px.
+        grey: Whether it is photographed without colour.
         family: object, board, tray, metal, surface.
         model: Which model of its product (`factory_bench.Style`); 0 = as the product is written.
         held_out: Whether a pool product is kept for validation.
@@ -57,6 +66,7 @@ class Category:
     sign: str = ""
     bends: bool = False
     size: tuple[int, int] = (384, 384)
+    grey: bool = False
     family: str = "object"
     model: int = 0
     held_out: bool = False
@@ -134,7 +144,16 @@ def _surfaces() -> list[Category]:
         _one("ribbed_rubber", "dtd", t.ribbed_rubber, "plain", defects=SHEET, family="surface"),
         _one("layered_board", "dtd", t.stratified_board, "plain", defects=SHEET, family="surface"),
         _one("blasted_sheet", "dtd", t.blasted_sheet, "small", defects=SHEET, family="surface"),
-        _one("segment_surface", "sdd", t.commutator, "small+faint", defects=("crack",), size=tall, family="surface"),
+        _one(
+            "segment_surface",
+            "sdd",
+            t.commutator,
+            "small+faint",
+            defects=("crack",),
+            size=tall,
+            grey=True,
+            family="surface",
+        ),
     ]
 
 
@@ -182,7 +201,14 @@ def _composed() -> list[Category]:
     signed = (c.dotted_assembly, c.ringed_assembly, c.barred_assembly, c.crossed_assembly)
     families += [(_one("", "pool", d, "prior", sign=sign), quarter) for d, sign in zip(signed, SIGNS, strict=True)]
     return [
-        replace(family, name=f"{family.draw.__name__}{k}", model=k, held_out=k % EVERY == 0)
+        replace(
+            family,
+            name=f"{family.draw.__name__}{k}",
+            model=k,
+            held_out=k % EVERY == 0,
+            size=FORMATS[k % len(FORMATS)],
+            grey=k % GREY == 1,
+        )  # no format or camera goes with a mechanism
         for family, n in families
         for k in range(1, n + 1)
     ]

@@ -140,7 +140,7 @@ def render(
         ]
     )
     pixels = sensor(camera, image, light.blur * max(1.0, min(h, w) / 384), camera.uniform(*light.noise))
-    if known.set == "sdd":
+    if known.grey:
         pixels = np.repeat(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
     return Scene(pixels, mask.astype(np.uint8) * 255, anomalous, defect, chosen, category, view, row)
 
