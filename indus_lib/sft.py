@@ -6,11 +6,12 @@ are merged, full weights saved as they are. A killed run goes on from its last c
 
 Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given); every other
 trajectory is learnt under a shorter list of tools (`train_data.offered`). For the miniature alone, none of it for the
-8B: thoughts are cut short (`SFT.terse`); decisions (what is seen, whether to ask, which tool) and, a quarter as much,
+8B: the language model starts anew (`SFT.restart`) and learns to repeat a box before anything else (`SFT.copying`);
+thoughts are cut short (`SFT.terse`); decisions (what is seen, whether to ask, which tool) and, a quarter as much,
 places and types count more than other tokens (`SFT.decision_weight`) once the format is learnt (`SFT.format_first`);
-rounds are learnt apart and some second ones from the observation alone, whose boxes then lie elsewhere each time
-(`SFT.withheld`); and the language model starts anew (`SFT.restart`). Batches are bucketed by length; on a CPU the
-vision tower runs its batched twin (`fast_vision`, same numbers) and looks once at each picture.
+rounds are learnt apart, some second ones from the observation alone, and a box that answer and observation share lies
+elsewhere each time (`SFT.withheld`). Batches are bucketed by length; on a CPU the vision tower runs its batched twin
+(`fast_vision`, same numbers) and looks once at each picture.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ class BucketTrainer(Trainer):
 
 def withhold(inputs: dict[str, Any], share: float, numbers: torch.Tensor) -> dict[str, Any]:
     """A batch (`train_data.collate`) in which a random `share` of the second rounds is learnt with a blank photograph,
-    and what such a round repeats of an observation's box lies somewhere else each time.
+    and what any second round repeats of an observation's box lies somewhere else each time.
 
     A few thousand photographs are soon known by heart, and a verdict that can be remembered is not read from the
     observation; on products never trained on, only what is read holds (docs/log.md). So with boxes: copying is learnt.
@@ -141,7 +142,7 @@ def withhold(inputs: dict[str, Any], share: float, numbers: torch.Tensor) -> dic
     of_image[(counts.cumsum(0) - counts)[blank]] = True  # its first one, the photograph
     hidden = of_image.repeat_interleave(inputs["image_grid_thw"].prod(-1))
     ids = inputs["input_ids"].clone()
-    for row in blank.nonzero()[:, 0].tolist():
+    for row in second.nonzero()[:, 0].tolist():
         _move(ids[row], inputs["place"][row], numbers.to(ids.device))
     return inputs | {
         "pixel_values": inputs["pixel_values"].masked_fill(hidden[:, None], 0.0),  # 0: middle of the range

@@ -207,7 +207,7 @@ def test_rounds_are_learnt_apart_and_some_without_the_photograph(base):
     assert torch.equal(sft.withhold(batch, 0.0, NO_NUMBERS)["pixel_values"], batch["pixel_values"])
 
 
-def test_a_repeated_box_lies_elsewhere_where_the_photograph_is_withheld(base):
+def test_a_repeated_box_lies_elsewhere_each_time(base):
     """In the observation and in the answer alike, of the same size, inside the picture; the loss is on the new one."""
     _, processor = tiny_model.load(base[0])
     photo = np.full((64, 64, 3), 90, np.uint8)
@@ -231,4 +231,8 @@ def test_a_repeated_box_lies_elsewhere_where_the_photograph_is_withheld(base):
     learnt = moved["labels"] != train_data.IGNORED
     assert torch.equal(moved["labels"][learnt], moved["input_ids"][learnt])
     assert torch.equal(moved["input_ids"][:, ~at], batch["input_ids"][:, ~at])
-    assert torch.equal(sft.withhold(batch, 0.0, torch.from_numpy(numbers))["input_ids"], batch["input_ids"])
+    seen = sft.withhold(batch, 0.0, torch.from_numpy(numbers))
+    assert torch.equal(seen["pixel_values"], batch["pixel_values"])  # with its photograph, too
+    assert len(np.unique(seen["input_ids"][:, at].numpy(), axis=0)) > 40
+    first = batch | {"second": torch.zeros(50, dtype=torch.bool)}
+    assert torch.equal(sft.withhold(first, 1.0, torch.from_numpy(numbers))["input_ids"], batch["input_ids"])
