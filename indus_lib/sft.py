@@ -29,7 +29,7 @@ from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from . import tiny_model, training_runs
+from . import copying, tiny_model, training_runs
 from .profiles import SFT
 from .train_data import IGNORED, Encoded, collate, number_ids, rounds_apart
 from .vision_memory import VisionMemory
@@ -143,23 +143,12 @@ def withhold(inputs: dict[str, Any], share: float, numbers: torch.Tensor) -> dic
     hidden = of_image.repeat_interleave(inputs["image_grid_thw"].prod(-1))
     ids = inputs["input_ids"].clone()
     for row in second.nonzero()[:, 0].tolist():
-        _move(ids[row], inputs["place"][row], numbers.to(ids.device))
+        copying.move(ids[row], inputs["place"][row], numbers.to(ids.device))
     return inputs | {
         "pixel_values": inputs["pixel_values"].masked_fill(hidden[:, None], 0.0),  # 0: middle of the range
         "input_ids": ids,
         "labels": torch.where(inputs["labels"] == IGNORED, IGNORED, ids),
     }
-
-
-def _move(ids: torch.Tensor, place: torch.Tensor, numbers: torch.Tensor) -> None:
-    """Give the box at `place` (T,) another position of the same size, in place; ids (T,)."""
-    if not place.any():
-        return
-    box = [int((numbers == ids[place == k][0]).nonzero()) for k in (1, 2, 3, 4)]  # tens
-    for low, high in ((0, 2), (1, 3)):
-        side = box[high] - box[low]
-        at = int(torch.randint(len(numbers) - side, ()))
-        ids[place == low + 1], ids[place == high + 1] = numbers[at], numbers[at + side]
 
 
 def train(
@@ -208,6 +197,10 @@ def train(
     work, checkpoint = training_runs.open_work(out, run)
     set_seed(seed)
     model, processor = _prepare(base, [*corpus, *validation], config, lora, dtype, progress)
+    if config.copying and not checkpoint:
+        copying.lesson(
+            model, processor, corpus, steps=config.copying, rate=config.learning_rate, seed=seed, progress=progress
+        )
     arguments = _arguments(work, config, model, seed, save_steps, bool(validation))
     rows = rounds_apart(corpus, processor) if config.withheld else corpus
     trainer = _trainer(model, processor, arguments, config, rows, validation, progress)

@@ -17,7 +17,7 @@ from . import boxes
 from .samples import Box
 from .tool_outliers import candidates
 
-VIEW_PIXELS = 96 * 96  # what a small view keeps of the image
+VIEW_PIXELS = 96 * 96  # what a glance keeps of the image: less than the miniature's 144 x 144, it is to ask when unsure
 WHOLE: Box = (0, 0, 1000, 1000)
 VISIBLE = 1.5  # `Mark.score` above which a mark can be seen in the view
 

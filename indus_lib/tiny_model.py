@@ -31,8 +31,9 @@ TAGS = ("think", "call_tool", "observation", "location", "type", "answer")
 class TinyConfig:
     """Shape of the miniature. Every value is ours (not in paper)."""
 
-    view: int = 96  # pixels a side of what the encoder sees of a square image; tools work on the original
+    view: int = 144  # pixels a side of what the encoder sees of a square image; tools work on the original
     patch: int = 8
+    grid: int = 12  # patches a side in pre-training; for larger views transformers interpolates the position embeddings
     vision_hidden: int = 192
     vision_depth: int = 5
     vision_heads: int = 6
@@ -91,7 +92,7 @@ def make_config(config: TinyConfig, tokenizer: PreTrainedTokenizerFast) -> Qwen3
     vision = dict(
         depth=config.vision_depth, hidden_size=config.vision_hidden, num_heads=config.vision_heads,
         intermediate_size=config.vision_mlp, patch_size=config.patch, temporal_patch_size=2, spatial_merge_size=2,
-        out_hidden_size=config.hidden, num_position_embeddings=(config.view // config.patch) ** 2,
+        out_hidden_size=config.hidden, num_position_embeddings=config.grid**2,
         deepstack_visual_indexes=list(config.deepstack),
     )  # fmt: skip
     ids = {f"{n}_token_id": tokenizer.convert_tokens_to_ids(t)

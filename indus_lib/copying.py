@@ -1,0 +1,101 @@
+"""To repeat a box that an observation names: the first lesson of a language model that starts anew (miniature only).
+
+A location is mostly the box that a tool reported. In the order of a corpus a language model of a few million parameters
+learns such boxes by heart or not at all; shown the same observations with another box each time, and no picture, it
+learns within some two hundred steps to look the box up (docs/log.md). Not in the paper; the 8B can do it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
+from transformers import get_cosine_schedule_with_warmup
+
+from .train_data import IGNORED, Encoded, number_ids
+
+BATCH, WARMUP = 32, 30
+CLIP = 1.0  # norm of the gradient
+
+
+def move(ids: torch.Tensor, place: torch.Tensor, numbers: torch.Tensor) -> None:
+    """Give the box at `place` (T,) (`Encoded.place`) another position of the same size, in place; ids (T,)."""
+    if not place.any():
+        return
+    box = [int((numbers == ids[place == k][0]).nonzero()) for k in (1, 2, 3, 4)]  # tens
+    for low, high in ((0, 2), (1, 3)):
+        side = box[high] - box[low]
+        at = int(torch.randint(len(numbers) - side, ()))
+        ids[place == low + 1], ids[place == high + 1] = numbers[at], numbers[at + side]
+
+
+def lesson(
+    model: Any, processor: Any, corpus: Sequence[Encoded], *, steps: int, rate: float, seed: int, progress: bool
+) -> list[float]:
+    """Train the language model in place on observations and answers that share a box, without any picture.
+
+    Args:
+        model: Qwen3-VL in training mode.
+        processor: Its processor.
+        corpus: Whole conversations; those without a shared box are left out.
+        steps: Steps of 32 answers.
+        rate: Highest learning rate (warm-up, then cosine).
+        seed: Of the order of the answers.
+        progress: Whether to show a bar.
+
+    Returns:
+        Share of the boxes' numbers that were repeated rightly, at each step; empty if no conversation shares a box.
+    """
+    rows = [_exchange(one, processor.image_token_id) for one in corpus if one.place.any()]
+    if not rows:
+        return []
+    numbers = torch.from_numpy(number_ids(processor)).to(model.device)
+    language = list(model.model.language_model.parameters())
+    optimizer = torch.optim.AdamW(language, lr=rate)
+    schedule = get_cosine_schedule_with_warmup(optimizer, min(WARMUP, steps // 2), steps)
+    shares = []
+    bar = tqdm(_batches(rows, steps, seed), desc="SFT: copying", total=steps, disable=not progress, unit="step")
+    for batch in bar:
+        ids, learnt, place = (part.to(model.device) for part in _stack(batch, processor.tokenizer.pad_token_id))
+        for row in range(len(ids)):
+            move(ids[row], place[row], numbers)
+        logits = model(input_ids=ids, attention_mask=(place != IGNORED).long(), use_cache=False).logits[:, :-1].float()
+        right, targets, copied = learnt[:, 1:], ids[:, 1:], place[:, 1:] > 0
+        each = cross_entropy(logits[right], targets[right], reduction="none")
+        of_box = copied[right]
+        optimizer.zero_grad()
+        (each[of_box].mean() + each[~of_box].mean()).backward()  # four numbers count as much as all other words
+        torch.nn.utils.clip_grad_norm_(language, CLIP)
+        optimizer.step()
+        schedule.step()
+        hits = logits[right].argmax(-1)[of_box] == targets[right][of_box]
+        shares.append(float(hits.float().mean()))
+        bar.set_postfix(copied=f"{shares[-1]:.2f}", refresh=False)
+    return shares
+
+
+def _exchange(one: Encoded, image_id: int) -> Encoded:
+    """What follows the first turn, its pictures left out."""
+    first = int((np.diff(one.mask.astype(int)) < 0).argmax()) + 1
+    keep = (np.arange(len(one)) >= first) & (one.input_ids != image_id)
+    return Encoded(one.input_ids[keep], one.mask[keep], one.decision[keep], torch.zeros(0), torch.zeros(0),
+                   one.place[keep])  # fmt: skip
+
+
+def _batches(rows: Sequence[Encoded], steps: int, seed: int) -> Iterator[list[Encoded]]:
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        yield [rows[k] for k in rng.integers(len(rows), size=BATCH)]
+
+
+def _stack(batch: Sequence[Encoded], pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """ids (B, T), learnt (B, T) bool and place (B, T), `IGNORED` on the padding at the right."""
+    shape = (len(batch), max(map(len, batch)))
+    ids, learnt, place = np.full(shape, pad), np.zeros(shape, bool), np.full(shape, IGNORED)
+    for row, one in enumerate(batch):
+        ids[row, : len(one)], learnt[row, : len(one)], place[row, : len(one)] = one.input_ids, one.mask, one.place
+    return torch.from_numpy(ids), torch.from_numpy(learnt), torch.from_numpy(place)
