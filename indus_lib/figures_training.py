@@ -55,7 +55,8 @@ def history(path: Path | str) -> list[dict[str, Any]]:
         raise FileNotFoundError(f"{path}: no training log; train first (training.json), or give a run's log.jsonl")
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text().splitlines()]
-    return json.loads(path.read_text())["history"]
+    data = json.loads(path.read_text())
+    return data["history"] + [{"step": k, "copied": share} for k, share in enumerate(data.get("copied", ()), 1)]
 
 
 def series(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -109,9 +110,17 @@ def _panel(
 
 
 def loss_curve(runs: Mapping[str, Sequence[Row]]) -> Figure:
-    """SFT loss of one or several runs (name -> rows), training as lines, validation as dots."""
-    figure = Picture(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
+    """SFT loss of one or several runs (name -> rows), training as lines, validation as dots; beside it the first lesson
+    of runs that had one (`copying`)."""
+    copied = {name: series(rows, "copied") for name, rows in runs.items()}
+    lesson = any(len(shares) for _, shares in copied.values())
+    figure = Picture(figsize=(10 if lesson else 7, 4), layout="constrained")
+    *first, axes = figure.subplots(1, 1 + lesson, squeeze=False, width_ratios=(1, 2)[1 - lesson :])[0]
+    for beside in first:
+        for name, (steps, shares) in copied.items():
+            beside.plot(steps, shares, label=name)
+        beside.set(xlabel="step", ylabel="share of numbers repeated", ylim=(0, 1.02), title="First, to copy")
+        beside.grid(alpha=0.25)
     for number, (name, rows) in enumerate(runs.items()):
         steps, values = series(rows, "loss")
         axes.plot(steps, values, color=f"C{number}", alpha=0.3, linewidth=0.8)

@@ -17,6 +17,7 @@ elsewhere each time (`SFT.withheld`). Batches are bucketed by length; on a CPU t
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -36,6 +37,7 @@ from .vision_memory import VisionMemory
 
 WEIGHT_DECAY = 0.01  # not in paper
 REMEMBERED = 2**32  # bytes of features of a frozen tower, kept over the epochs
+COPIED = "copied.json"  # of the first lesson, in the work folder
 LARGE = 1e9  # parameters; above, activations are recomputed in the backward pass (section 6)
 
 
@@ -198,9 +200,10 @@ def train(
     set_seed(seed)
     model, processor = _prepare(base, [*corpus, *validation], config, lora, dtype, progress)
     if config.copying and not checkpoint:
-        copying.lesson(
+        shares = copying.lesson(
             model, processor, corpus, steps=config.copying, rate=config.learning_rate, seed=seed, progress=progress
         )
+        (work / COPIED).write_text(json.dumps(shares))
     arguments = _arguments(work, config, model, seed, save_steps, bool(validation))
     rows = rounds_apart(corpus, processor) if config.withheld else corpus
     trainer = _trainer(model, processor, arguments, config, rows, validation, progress)
@@ -210,6 +213,7 @@ def train(
         "stage": "sft", "run": run, "base": Path(base).name, "seed": seed, "lora": lora, "config": asdict(config),
         "conversations": len(corpus), "learnt_tokens": int(sum(one.mask.sum() for one in corpus)),
         "seconds_since_resume": time.perf_counter() - start,
+        "copied": json.loads((work / COPIED).read_text()) if config.copying else [],
     }  # fmt: skip
     return training_runs.finish(trainer, base, processor, out, facts, lora=lora)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import training_world as world
 
-from indus_lib import copying, protocol, sft, tiny_model, train_data
+from indus_lib import copying, figures_training, protocol, sft, tiny_model, train_data
 from indus_lib.tools import ToolResult
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -86,4 +86,5 @@ def test_sft_begins_with_it_once(base, tmp_path, monkeypatch):
         with pytest.raises(RuntimeError, match="killed"):
             sft.train(base[0], rows, tmp_path / "model", config, save_steps=1, progress=False)
     sft.train(base[0], rows, tmp_path / "model", config, save_steps=1, progress=False)
-    assert asked == [3] and (tmp_path / "model" / "training.json").is_file()
+    copied = figures_training.series(figures_training.history(tmp_path / "model"), "copied")[1]
+    assert asked == [3] and len(copied) == 3

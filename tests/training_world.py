@@ -12,8 +12,8 @@ from indus_lib.images import load_image, save_png
 from indus_lib.samples import Sample
 
 MINI = tiny_model.TinyConfig(
-    view=32, grid=4, vision_hidden=32, vision_depth=1, vision_heads=2, vision_mlp=64, deepstack=(0,), hidden=64, depth=2,
-    heads=2, kv_heads=1, mlp=128, vocab=600,
+    view=32, grid=4, vision_hidden=32, vision_depth=1, vision_heads=2, vision_mlp=64, deepstack=(0,), hidden=64,
+    depth=2, heads=2, kv_heads=1, mlp=128, vocab=600,
 )  # fmt: skip
 BOX = (200, 200, 600, 600)
 CALL = {"name": "enhance", "arguments": {"method": "clahe"}}
