@@ -13,6 +13,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from .tool_result import Window
 from .tool_row import Row, find_row
 
 SIDE = 192  # px of the searched view
@@ -24,6 +25,8 @@ MIN_SCORE = 0.25
 MIN_FEATURES = 4  # of a row worth comparing
 ALIKE = 0.15  # gaps within this share of the median count as alike
 MIN_ALIKE = 0.5  # share of alike gaps; below, what was read at the given points is no row
+APART = 60  # relative units by which two guesses differ at an end
+LONG = 1.25  # long side / short side from which an image is searched in squares too
 LENGTH = 1.5  # a fault in a row leaves a shorter row that repeats better: prefer the long one
 
 
@@ -37,17 +40,11 @@ class RowGuess:
 
 def find_rows(image: np.ndarray, keep: int = 3) -> list[RowGuess]:
     """Best row guesses of an image (uint8 H x W x 3), best first; empty when nothing repeats."""
-    height, width = image.shape[:2]
-    scale = SIDE / max(height, width)
-    if min(height, width) * scale < BAND:  # too thin for a band
-        return []
-    grey = cv2.cvtColor(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-    detail = grey.astype(np.float32) - cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 8)
-    found = [c for angle in ANGLES for c in _bands(detail, angle)]
+    found = [c for window in _windows(*image.shape[:2]) for c in _search(image, window)]
     found.sort(key=lambda c: -c[0])
     guesses: list[RowGuess] = []
     for score, ends in found:
-        points = _relative(ends, detail.shape)
+        points = _relative(ends, image.shape)
         if score < MIN_SCORE or len(guesses) == keep:
             break
         if all(_apart(points, g.points) for g in guesses):
@@ -55,8 +52,32 @@ def find_rows(image: np.ndarray, keep: int = 3) -> list[RowGuess]:
     return guesses
 
 
-def read_best(image: np.ndarray, keep: int = 4) -> tuple[RowGuess, Row] | None:
-    """The guess that reads best on the original (uint8 H x W x 3), and what is read: many features, most gaps alike.
+def _windows(height: int, width: int) -> list[Window]:
+    """The whole image, and where it is long the squares along it: the row of a part that is short in the whole image is
+    long in one of them."""
+    side, long = min(height, width), max(height, width)
+    squares = -(-2 * (long - side) // side) + 1 if long > LONG * side else 0  # overlapping by half or more
+    starts = np.linspace(0, long - side, squares).astype(int).tolist()
+    along = [(s, 0, s + side, side) if width > height else (0, s, side, s + side) for s in starts]
+    return [(0, 0, width, height), *along]
+
+
+def _search(image: np.ndarray, window: Window) -> list[tuple[float, np.ndarray]]:
+    """(score, end points (2, 2) in px of the image) of what repeats in a window of it."""
+    left, top, right, bottom = window
+    scale = SIDE / max(right - left, bottom - top)
+    longer = (max(right - left, bottom - top) / min(image.shape[:2])) ** LENGTH  # a length counts alike in all windows
+    if min(right - left, bottom - top) * scale < BAND:  # too thin for a band
+        return []
+    part = cv2.resize(image[top:bottom, left:right], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    grey = cv2.cvtColor(part, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    detail = grey - cv2.GaussianBlur(grey, (0, 0), 8)
+    return [(longer * score, ends / scale + (left, top)) for angle in ANGLES for score, ends in _bands(detail, angle)]
+
+
+def read_best(image: np.ndarray, keep: int = 8) -> tuple[RowGuess, Row] | None:
+    """The guess that reads best on the original (uint8 H x W x 3), and what is read: many features that stand out well,
+    most gaps alike.
 
     One odd gap does not count. The last images are remembered: the teacher asks for the points, then measures there.
     """
@@ -73,7 +94,7 @@ def _read_best(pixels: bytes, shape: tuple[int, ...], keep: int) -> tuple[RowGue
         if np.hypot(*(end - start)) < 8:
             continue
         row = find_row(image, start, end)
-        value = _evenness(row) ** 2 * len(row.centres) ** 0.5
+        value = _evenness(row) ** 2 * len(row.centres) * row.separation
         if len(row.centres) >= MIN_FEATURES and value > best_value:
             best, best_value = (guess, row), value
     return best
@@ -101,6 +122,7 @@ def _bands(detail: np.ndarray, angle: int) -> list[tuple[float, np.ndarray]]:
     """Best two bands at one angle: (score, end points in px of `detail`)."""
     height, width = detail.shape
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
+    turn[:, 2] += (SIDE - width) / 2, (SIDE - height) / 2
     turned = cv2.warpAffine(detail, turn, (SIDE, SIDE), flags=cv2.INTER_LINEAR)
     rows = cv2.blur(turned, (3, BAND))[BAND // 2 :: STEP]  # (bands, SIDE)
     scores, lags = _periodicity(rows)
@@ -147,4 +169,4 @@ def _relative(ends: np.ndarray, shape: tuple[int, ...]) -> tuple[tuple[int, int]
 
 
 def _apart(a: tuple[tuple[int, int], ...], b: tuple[tuple[int, int], ...]) -> bool:
-    return float(np.abs(np.subtract(a, b)).sum(1).max()) > 120
+    return float(np.abs(np.subtract(a, b)).sum(1).max()) > APART

@@ -28,7 +28,7 @@ from .teacher_words import Hunch
 
 NAME = "offline"
 FALSE_ALARM = (0.06, 0.3)  # hunches about something harmless, where nothing or something stands out; not in paper
-SAME_PLACE = 0.4  # IoU from which a tool's box is taken as it is said; not in paper
+SAME_PLACE = 0.1  # IoU from which the tool's box is the answer: so that to copy it is the rule; not in paper
 _BOX = re.compile(r"\[(\d+),(\d+),(\d+),(\d+)\]")
 _SCALES = {"crop": ("tiny", "small"), "enhance": ("unknown", "medium"), "measure": ("small", "medium")}
 

@@ -25,7 +25,8 @@ MAX_LENGTH = 768  # samples along the band (speed); not in paper
 @dataclass(frozen=True)
 class Row:
     """Measured row. Lengths in pixels of the original, deviations in percent of the median spacing. `odd`: window
-    (x1, y1, x2, y2) of the feature (or of its empty place) that deviates most, None with fewer than 3 features."""
+    (x1, y1, x2, y2) of the feature (or of its empty place) that deviates most, None with fewer than 3 features.
+    `separation`: how far features and gaps lie apart, in deviations of their pixels."""
 
     centres: np.ndarray  # (n, 2)
     median: float
@@ -33,6 +34,7 @@ class Row:
     offset: float
     polarity: str  # "bright" or "dark"
     odd: tuple[float, float, float, float] | None = None
+    separation: float = 0.0
 
 
 NO_ROW = Row(np.zeros((0, 2)), 0.0, 0.0, 0.0, "bright")
@@ -64,7 +66,8 @@ def find_row(image: np.ndarray, start: np.ndarray, end: np.ndarray) -> Row:
     band = _band(image, start, end, TALL)  # along the line found, high enough for long features
     level = _detrend(band.pixels, 3 * lag)
     profile = cv2.blur(level, (1, max(lag // 4, 1) | 1))[len(level) // 2]
-    if _separation(level, profile, lag) < MIN_SEPARATION:
+    separation = _separation(level, profile, lag)
+    if separation < MIN_SEPARATION:
         return NO_ROW
     extent, sign = _extent(level, profile, band.pixels, lag)
     columns, across = _centres(level * sign, extent, lag, band.margin)
@@ -84,6 +87,7 @@ def find_row(image: np.ndarray, start: np.ndarray, end: np.ndarray) -> Row:
         float(np.abs(sideways).max() * 100),
         polarity,
         (*(odd - half).tolist(), *(odd + half).tolist()),
+        separation,
     )
 
 

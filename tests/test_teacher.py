@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from corpus_pool import make_pool, picture
 
-from indus_lib import boxes, parsing, protocol, quality, sight, teacher, teacher_plan, teacher_tools, tools
-from indus_lib.row_search import find_rows
+from indus_lib import boxes, parsing, protocol, quality, row_search, sight, teacher, teacher_plan, teacher_tools, tools
+from indus_lib.row_search import find_rows, read_best
 from indus_lib.teacher_tools import ASK_AND_LOOK, NONE, SINGLE
 
 
@@ -111,6 +111,20 @@ def test_a_row_of_holes_is_found_where_it_is() -> None:
     assert abs(y1 - 505) < 50 and abs(y2 - 505) < 50
     assert abs(x1 - 153) < 90 and abs(x2 - 820) < 90
     assert find_rows(np.full((100, 100, 3), 90, np.uint8)) == []
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_row_of_a_short_part_in_a_long_image_is_found(upright) -> None:
+    """Nine features that fill a quarter of the long side, either way round; along the whole they hardly repeat."""
+    image = np.full((200, 560, 3), 180, np.uint8)
+    for k in range(9):
+        image[95:107, 200 + 16 * k : 208 + 16 * k] = 40
+    guess, row = read_best(np.ascontiguousarray(image.transpose(1, 0, 2)) if upright else image)
+    assert len(row.centres) >= 8 and row.deviation < 8 and row.median == pytest.approx(16, abs=0.5)
+    along = sorted(np.array(guess.points)[:, 1 if upright else 0])
+    assert abs(along[0] - 365) < 70 and abs(along[1] - 595) < 70
+    assert row_search._windows(200, 240) == [(0, 0, 240, 200)]
+    assert row_search._windows(100, 200) == [(0, 0, 200, 100), (0, 0, 100, 100), (50, 0, 150, 100), (100, 0, 200, 100)]
 
 
 def test_quotas_are_even_and_within_what_there_is() -> None:
