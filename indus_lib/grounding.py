@@ -23,6 +23,8 @@ REAL = {
     "hazelnut": ("mvtec", "hazelnut_toy"),
     "magnetic tile": ("mvtec", "magnetic_tile"),
 }
+FINE = 192  # pixels a side of a view finer than the agent's: what the tower finds when patches are not the limit
+FINE_VIEW = f"view of {FINE} px"
 WINDOW = 256  # px at the photograph's own scale, about what a crop shows; windows overlap by a quarter or more
 
 
@@ -76,7 +78,8 @@ def table(profile: Profile, limit: int = 60) -> Table:
 
 def patch_table(profile: Profile, limit: int = 150) -> Table:
     """AUROC of "a mark lies in this patch" inside anomalous images of unseen categories, from their masks: mean over
-    images with bootstrap interval. Marks too small for a patch of the view are judged in what the crop tool returns.
+    images with bootstrap interval. Marks too small for a patch of the view are judged in what the crop tool returns;
+    plain ones in a finer view too, through the same tower.
     """
     known = experiments.mechanisms(profile)
     limit = min(limit, 2 * (profile.data.ablation_limit or limit))
@@ -86,23 +89,24 @@ def patch_table(profile: Profile, limit: int = 150) -> Table:
     tower = probes.Tower(experiments.model_path(profile, "base"))
     every = [s for group in experiments.test_sets(profile).values() for s in group if s.label and s.mask]
     rows = []
-    for mechanism, cropped in (("plain", False), ("plain", True), ("small", True)):
+    for mechanism, where in (("plain", "view"), ("plain", FINE_VIEW), ("plain", "crop"), ("small", "crop")):
         samples = [s for s in every if known.get(f"{s.dataset}:{s.id}") == mechanism]
         samples = samples[:: max(len(samples) // limit, 1)][:limit]
-        found = _patch_aurocs(tower, samples, cropped)
+        found = _patch_aurocs(tower, samples, where)
         if len(found):
             draws = np.random.default_rng(0).choice(found, (500, len(found))).mean(1)
             low, high = (round(100 * float(np.percentile(draws, q)), 1) for q in (2.5, 97.5))
-            value, where = round(100 * float(np.mean(found)), 1), "crop" if cropped else "view"
+            value = round(100 * float(np.mean(found)), 1)
             rows.append(Row(f"{mechanism} marks", where, value, (low, high), 0, len(found), 0, 1))
     return Table("grounding_patches", "Which patch holds the mark", profile.name, profile.hash, tuple(rows), notes)
 
 
-def _patch_aurocs(tower: probes.Tower, samples: Sequence[Sample], cropped: bool) -> list[float]:
+def _patch_aurocs(tower: probes.Tower, samples: Sequence[Sample], where: str) -> list[float]:
     """Of each image in which some patches, and not all, hold the mark at this size."""
-    pairs = [_view(sample, cropped) for sample in samples]
+    pairs = [_view(sample, where == "crop") for sample in samples]
+    seen = tower.patches([photo for photo, _ in pairs], FINE if where == FINE_VIEW else 0)
     found = []
-    for (_, logits), (_, mask) in zip(tower.patches([photo for photo, _ in pairs]), pairs, strict=True):
+    for (_, logits), (_, mask) in zip(seen, pairs, strict=True):
         share = cv2.resize(mask.astype(np.float32), logits.shape[1::-1], interpolation=cv2.INTER_AREA)
         clear = (share > 0.1) | (share < 0.01)
         held = share[clear] > 0.1

@@ -47,11 +47,12 @@ class Tower:
             self.weight, self.bias = file.get_tensor("weight"), file.get_tensor("bias")
 
     @torch.no_grad()
-    def patches(self, pictures: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Per picture: merged patch features (h, w, D) and grounding logits (h, w, classes)."""
-        found = []
+    def patches(self, pictures: Sequence[np.ndarray], view: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Per picture: merged patch features (h, w, D) and grounding logits (h, w, classes); `view`: pixels a side of a
+        square picture as the tower sees it, if not the agent's."""
+        found, size = [], {"size": {"shortest_edge": view**2 // 2, "longest_edge": view**2}} if view else {}
         for i in range(0, len(pictures), 64):
-            inputs = self.policy.processor.image_processor(list(pictures[i : i + 64]), return_tensors="pt")
+            inputs = self.policy.processor.image_processor(list(pictures[i : i + 64]), return_tensors="pt", **size)
             grid = inputs["image_grid_thw"]
             tokens = self.policy.model.model.visual(inputs["pixel_values"], grid_thw=grid).pooler_output
             for part, (_, h, w) in zip(tokens.split((grid.prod(1) // 4).tolist()), grid.tolist(), strict=True):

@@ -87,5 +87,5 @@ def test_a_patch_that_holds_the_mark_must_stand_out(monkeypatch):
     monkeypatch.setattr(grounding, "_view", lambda sample, cropped: (np.zeros((96, 96, 3), np.uint8), next(given)))
     logits = np.zeros((6, 6, 2), np.float32)
     logits[1, 2:4, -1] = 5
-    tower = SimpleNamespace(patches=lambda photos: [(None, logits), (None, -logits), (None, logits)])
-    assert grounding._patch_aurocs(tower, samples(3), False) == [1.0, 0.0]
+    tower = SimpleNamespace(patches=lambda photos, view: [(None, logits), (None, -logits), (None, logits)])
+    assert grounding._patch_aurocs(tower, samples(3), "view") == [1.0, 0.0]
