@@ -88,4 +88,4 @@ def test_a_patch_that_holds_the_mark_must_stand_out(monkeypatch):
     logits = np.zeros((6, 6, 2), np.float32)
     logits[1, 2:4, -1] = 5
     tower = SimpleNamespace(patches=lambda photos, view: [(None, logits), (None, -logits), (None, logits)])
-    assert grounding._patch_aurocs(tower, samples(3), "view") == [1.0, 0.0]
+    assert grounding._patch_aurocs(tower, samples(3), False) == [1.0, 0.0]
