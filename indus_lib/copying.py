@@ -24,7 +24,7 @@ CLIP = 1.0  # norm of the gradient
 
 def move(ids: torch.Tensor, place: torch.Tensor, numbers: torch.Tensor) -> None:
     """Give the box at `place` (T,) (`Encoded.place`) another position of the same size, in place; ids (T,)."""
-    if not place.any():
+    if not (place > 0).any():
         return
     box = [int((numbers == ids[place == k][0]).nonzero()) for k in (1, 2, 3, 4)]  # tens
     for low, high in ((0, 2), (1, 3)):
