@@ -47,10 +47,10 @@ def sources(profile: Profile, limit: int = 60) -> dict[str, list[Sample]]:
 
 
 def mark_logits(tower: probes.Tower, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Per picture the logit of `any mark` in each merged patch of the agent's view (h, w), mean of that and a finer view.
+    """Per picture the logit of `any mark` in each merged patch of the agent's view (h, w), mean of it and a finer one.
 
-    What the tower takes for a mark at one size only is mostly texture: AUROC of plain marks on the pool's products 0.957
-    in the view alone, 0.976 in both (docs/log.md).
+    What the tower takes for a mark at one size only is mostly texture: AUROC of plain marks on the pool's products
+    0.957 in the view alone, 0.976 in both (docs/log.md).
     """
     coarse, fine = ([z[..., -1] for _, z in tower.patches(pictures, view)] for view in (0, FINE))
     return [(a + cv2.resize(b, a.shape[::-1], interpolation=cv2.INTER_LINEAR)) / 2
