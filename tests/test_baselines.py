@@ -76,14 +76,14 @@ def test_features_take_any_shape(shape: tuple[int, int]) -> None:
 def test_vision_tower_patches_stay_where_they_were() -> None:
     model, processor = tiny_model.build(tiny_model.TinyConfig(vision_depth=3, depth=1), ["a dark line"])
     features = self_similarity.tower_features(model, processor, tiles=2)
-    picture = np.full((192, 192, 3), 128, np.uint8)
+    picture = np.full((288, 288, 3), 128, np.uint8)
     picture[::2] = 120
     marked = picture.copy()
-    marked[20:36, 150:170] = 0  # upper right tile
+    marked[30:54, 225:255] = 0  # upper right tile
     change = np.abs(features(marked) - features(picture)).mean(axis=2)
-    assert change.shape == (24, 24)
-    tile = change[:12, 12:]
-    assert tile.min() > 0 and change[12:].max() < 1e-4 and change[:12, :12].max() < 1e-4  # other tiles untouched
+    assert change.shape == (36, 36)
+    tile = change[:18, 18:]
+    assert tile.min() > 0 and change[18:].max() < 1e-4 and change[:18, :18].max() < 1e-4  # other tiles untouched
 
 
 def test_direct_prompt_runs_through_the_loop(surfaces: list[Sample]) -> None:

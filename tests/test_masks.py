@@ -128,13 +128,19 @@ def test_loss_counts_generated_tokens_only(samples, mini):
     rows = [train_data.encode(t, processor) for t in world.conversations(samples[:6])]
     batch = train_data.collate(rows, processor.tokenizer.pad_token_id, processor.image_token_id)
     with torch.no_grad():
-        loss, output = sft.BucketTrainer.compute_loss(weighing(1.0), model, batch, return_outputs=True)
-    log_p = output.logits[:, :-1].log_softmax(-1).gather(-1, batch["input_ids"][:, 1:, None]).squeeze(-1)
+        loss = sft.BucketTrainer.compute_loss(weighing(1.0), model, batch)
+        log_p = log_probabilities(model, batch)
     learnt = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
     for i, row in enumerate(rows):
         learnt[i, : len(row)] = torch.from_numpy(row.mask)
     assert loss.item() == pytest.approx(-log_p[learnt[:, 1:]].mean().item(), rel=1e-5)
     assert (batch["labels"] != train_data.IGNORED).equal(learnt)
+
+
+def log_probabilities(model, batch):
+    """(B, T - 1) of each token after the first, all logits computed."""
+    inputs = {k: v for k, v in batch.items() if k not in ("labels", "decision", "place", "second")}
+    return model(**inputs).logits[:, :-1].log_softmax(-1).gather(-1, batch["input_ids"][:, 1:, None]).squeeze(-1)
 
 
 def weighing(weight: float) -> SimpleNamespace:
@@ -157,8 +163,8 @@ def test_decisions_count_more_by_the_weight_given(mini):
         assert not row.decision[~row.mask].any()
         own[: len(row)] = torch.from_numpy(1.0 * row.mask + 3.0 * row.decision)
     with torch.no_grad():
-        loss, output = sft.BucketTrainer.compute_loss(weighing(4.0), model, batch, return_outputs=True)
-    log_p = output.logits[:, :-1].log_softmax(-1).gather(-1, batch["input_ids"][:, 1:, None]).squeeze(-1)
+        loss = sft.BucketTrainer.compute_loss(weighing(4.0), model, batch)
+        log_p = log_probabilities(model, batch)
     assert loss.item() == pytest.approx(-(log_p * weights[:, 1:]).sum().item() / weights[:, 1:].sum().item(), rel=1e-5)
 
 
