@@ -1,7 +1,7 @@
 """Trace player: step through an episode and see why the agent decided what it did.
 
-Buttons, slider, play and arrow keys all move one integer, `TracePlayer.step`; everything shown follows from it. Shown
-in a notebook that is not running (GitHub, nbviewer), the player is its static twin instead.
+Buttons, slider, play and arrow keys all move one integer, `TracePlayer.step`; everything shown follows from it, in the
+browser. Shown in a notebook that is not running (GitHub, nbviewer), the player is its static twin instead.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .samples import Sample
 from .trace_stage import Stage
 
 PLAY_MS = 1500  # time to read a step
+PREVIEW = 900  # longest side of a tool's picture in the text, px
 LAYERS = {"agent": ("prediction",), "truth": ("truth",), "tools": ("tool", "asked", "measure")}
 
 
@@ -44,9 +45,7 @@ class TracePlayer(widgets.VBox):
         self.back, self.ahead = _button("arrow-left", "previous step"), _button("arrow-right", "next step")
         self.layers = {name: widgets.Checkbox(True, description=name, indent=False) for name in LAYERS}
         self.layers["truth"].value = show_truth
-        self.head, self.panel = widgets.HTML(), widgets.HTML(layout=widgets.Layout(flex="1 1 380px", min_width="300px"))
-        self.panel.layout.max_height, self.panel.layout.overflow = "700px", "auto"
-        self._previews: dict[int, list[str]] = {}
+        self.head = widgets.HTML()
         super().__init__(self._arrange())
         self.add_class("indus")
         self._connect()
@@ -64,7 +63,6 @@ class TracePlayer(widgets.VBox):
     def load(self, episode: Episode, sample: Sample | None = None, image: np.ndarray | None = None) -> None:
         """Show another episode from its first step. Raises ImageError and keeps the old one if it does not read."""
         self.trace = trace_steps.build(episode, sample, image)
-        self._previews.clear()
         self._show_trace()
 
     def static_html(self) -> str:
@@ -77,50 +75,50 @@ class TracePlayer(widgets.VBox):
             box.layout.width = "auto"
         controls = [self.back, self.play, self.ahead, self.slider, *self.layers.values()]
         style = widgets.HTML(f"<style>{trace_theme.CSS}</style>{trace_theme.legend()}")
-        main = widgets.Box([self.stage, self.panel], layout=widgets.Layout(flex_flow="row wrap", grid_gap="16px"))
-        return [style, self.head, widgets.Box(controls, layout=row), main]
+        return [style, self.head, widgets.Box(controls, layout=row), self.stage]
 
     def _connect(self) -> None:
         widgets.jslink((self.play, "value"), (self.slider, "value"))
-        self.slider.observe(lambda _: self._show_step(), "value")
+        widgets.jslink((self.stage, "step"), (self.slider, "value"))  # in the browser: a step waits for no kernel
+        self.slider.observe(lambda _: self._bound_buttons(), "value")
         for box in self.layers.values():
             box.observe(lambda _: self._draw_marks(), "value")
-        self.back.on_click(lambda _: self._move("previous"))
-        self.ahead.on_click(lambda _: self._move("next"))
-        self.stage.on_key(self._move)
+        self.back.on_click(lambda _: self._move(-1))
+        self.ahead.on_click(lambda _: self._move(1))
 
-    def _move(self, key: str) -> None:
-        self.step = {"next": self.step + 1, "previous": self.step - 1, "first": 0, "last": self.slider.max}[key]
+    def _move(self, by: int) -> None:
+        self.step += by
 
     def _show_trace(self) -> None:
         height, width = self.trace.image.shape[:2]
         with self.stage.hold_sync():
             self.stage.size = [width, height]
             self.stage.image = trace_html.jpeg(self.trace.image, quality=92)
+            self.stage.panels = [self._panel(step) for step in self.trace.steps]
+            self.stage.step = 0
+            self._draw_marks()
         self.head.value = f'<div class="indus">{trace_html.heading(self.trace)}</div>'
         self.play.max = self.slider.max = len(self.trace.steps) - 1
         self.slider.value = self.play.value = 0
-        self._show_step()
+        self._bound_buttons()
 
-    def _show_step(self) -> None:
-        step = self.trace.steps[self.step]
-        if self.step not in self._previews:
-            self._previews[self.step] = [trace_html.data_uri(image, 900) for image in step.images]
-        html = trace_html.panel(step, self.trace, self._previews[self.step])
-        self.panel.value = f'<div class="indus" aria-live="polite">{html}</div>'
+    def _panel(self, step: trace_steps.Step) -> str:
+        return trace_html.panel(step, self.trace, [trace_html.data_uri(image, PREVIEW) for image in step.images])
+
+    def _bound_buttons(self) -> None:
         self.back.disabled, self.ahead.disabled = self.step == 0, self.step == self.slider.max
-        self._draw_marks()
 
     def _draw_marks(self) -> None:
-        step = self.trace.steps[self.step]
         kinds = [kind for name, box in self.layers.items() if box.value for kind in LAYERS[name]]
-        marks = trace_steps.visible(step.marks, kinds)
         height, width = self.trace.image.shape[:2]
-        boxes = [mark.box for mark in marks if mark.box and (mark.kind != "truth" or "prediction" not in kinds)]
-        with self.stage.hold_sync():
-            self.stage.label = f"step {self.step}: {step.title}"
-            self.stage.target = list(boxes[-1]) if boxes else []
-            self.stage.overlay = trace_html.svg_marks(marks, width, height)
+        frames = []
+        for number, step in enumerate(self.trace.steps):
+            marks = trace_steps.visible(step.marks, kinds)
+            boxes = [mark.box for mark in marks if mark.box and (mark.kind != "truth" or "prediction" not in kinds)]
+            overlay = trace_html.svg_marks(marks, width, height)
+            target = list(boxes[-1]) if boxes else []
+            frames.append({"overlay": overlay, "label": f"step {number}: {step.title}", "target": target})
+        self.stage.frames = frames
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The live widget, and the static twin as HTML for every reader that does not know widgets."""

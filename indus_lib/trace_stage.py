@@ -1,14 +1,12 @@
 """The one part of the player that plain ipywidgets cannot do: an image one can zoom, pan and draw a box on.
 
 It earns its own front-end code (anywidget): `widgets.Image` has no pointer events and no overlay, and redrawing boxes
-on the server would send the full-resolution picture again at every step. The overlay itself is the SVG that the static
-page uses (`trace_html.svg_marks`), so there is one drawing routine.
+on the server would send the full-resolution picture again at every step. All steps are in the browser once the player
+is open, so that a step waits for no kernel, which may be busy with an inspection. Overlay and text are those of the
+static page (`trace_html.svg_marks`, `trace_html.panel`), so there is one drawing routine.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import anywidget
 import traitlets
@@ -27,8 +25,10 @@ function render({ model, el }) {
   const rubber = document.createElementNS(NS, "rect");
   rubber.setAttribute("class", "rubber");
   svg.append(picture, overlay, rubber);
-  const bar = document.createElement("div");
-  bar.className = "stage-bar";
+  const bar = document.createElement("div"), main = document.createElement("div");
+  bar.className = "stage-bar"; main.className = "stage-main";
+  const panel = document.createElement("div");
+  panel.className = "indus stage-panel"; panel.setAttribute("aria-live", "polite");
   const button = (text, title, act) => {
     const b = document.createElement("button");
     b.textContent = text; b.title = title; b.setAttribute("aria-label", title); b.onclick = act; bar.append(b);
@@ -54,7 +54,7 @@ function render({ model, el }) {
   }
   const middle = () => [view[0] + view[2] / 2, view[1] + view[3] / 2];
   function focus_on() {
-    const b = model.get("target"); if (b.length !== 4) return reset();
+    const b = frame().target; if (b.length !== 4) return reset();
     const [w, h] = size(), side = Math.min(1, 2.2 * Math.max(b[2] - b[0], b[3] - b[1]) / 1000);
     view = [(b[0] + b[2]) / 2000 * w - side * w / 2, (b[1] + b[3]) / 2000 * h - side * h / 2, side * w, side * h];
     clamp(); apply();
@@ -66,7 +66,14 @@ function render({ model, el }) {
     picture.setAttribute("width", size()[0]); picture.setAttribute("height", size()[1]);
     reset();
   }
-  const draw = () => { overlay.innerHTML = model.get("overlay"); svg.setAttribute("aria-label", model.get("label")); };
+  const frame = () => model.get("frames")[model.get("step")] ?? { overlay: "", label: "", target: [] };
+  function draw() {
+    overlay.innerHTML = frame().overlay; svg.setAttribute("aria-label", frame().label);
+    panel.innerHTML = model.get("panels")[model.get("step")] ?? ""; panel.hidden = !panel.innerHTML;
+  }
+  function go(step) {
+    model.set("step", Math.max(0, Math.min(step, model.get("frames").length - 1))); model.save_changes();
+  }
   function rubber_box() {
     const b = model.get("box"), [w, h] = size(), on = b.length === 4 && model.get("drawing");
     rubber.style.display = on ? "" : "none";
@@ -107,10 +114,10 @@ function render({ model, el }) {
     const k = e.key, pan = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[k];
     if (pan && e.shiftKey) {
       view[0] += pan[0] * view[2] / 8; view[1] += pan[1] * view[3] / 8; clamp(); apply();
-    } else if (k === "ArrowRight") model.send({ key: "next" });
-    else if (k === "ArrowLeft") model.send({ key: "previous" });
-    else if (k === "Home") model.send({ key: "first" });
-    else if (k === "End") model.send({ key: "last" });
+    } else if (k === "ArrowRight") go(model.get("step") + 1);
+    else if (k === "ArrowLeft") go(model.get("step") - 1);
+    else if (k === "Home") go(0);
+    else if (k === "End") go(model.get("frames").length - 1);
     else if (k === "+" || k === "=") zoom(1 / 1.4, ...middle());
     else if (k === "-") zoom(1.4, ...middle());
     else if (k === "0") reset();
@@ -123,8 +130,10 @@ function render({ model, el }) {
   button("fit", "whole image", reset);
   button("zoom to mark", "zoom to the marked region (f)", focus_on);
   bar.append(said);
-  el.append(svg, bar);
-  const handlers = { "change:image": load, "change:overlay": draw, "change:box": rubber_box,
+  main.append(svg, bar);
+  el.append(main, panel);
+  const handlers = { "change:image": load, "change:frames": draw, "change:panels": draw, "change:step": draw,
+                     "change:box": rubber_box,
                      "change:drawing": () => { svg.classList.toggle("drawing", model.get("drawing")); rubber_box(); } };
   for (const [name, act] of Object.entries(handlers)) model.on(name, act);
   load(); draw(); handlers["change:drawing"]();
@@ -136,9 +145,12 @@ export default { render };
 """
 
 _CSS = """
-.indus-stage{flex:1 1 420px;min-width:300px}
-.indus-stage svg{width:100%;height:min(64vh,620px);background:#111;display:block;touch-action:none;cursor:grab}
-.indus-stage svg.drawing{cursor:crosshair}
+.indus-stage{flex:1 1 420px;min-width:300px;display:flex;flex-flow:row wrap;gap:16px}
+.indus-stage .stage-main{flex:1 1 420px;min-width:300px}
+.indus-stage .stage-panel{flex:1 1 380px;min-width:300px;max-height:700px;overflow:auto}
+.indus-stage .stage-panel[hidden]{display:none}
+.indus-stage .stage-main>svg{width:100%;height:min(64vh,620px);background:#111;display:block;touch-action:none;cursor:grab}
+.indus-stage .stage-main>svg.drawing{cursor:crosshair}
 .indus-stage .rubber{fill:#F0E44233;stroke:#F0E442;stroke-width:2;stroke-dasharray:7 3 2 3;
 vector-effect:non-scaling-stroke}
 .indus-stage .stage-bar{display:flex;gap:.3em;align-items:center;padding:.3em 0;font-size:13px}
@@ -148,30 +160,22 @@ border:1px solid var(--jp-border-color2,#bbb);border-radius:3px;cursor:pointer}
 
 
 class Stage(anywidget.AnyWidget):
-    """Zoomable image with an SVG overlay.
+    """Zoomable image with an SVG overlay, and beside it what is said of a step.
 
     Traits:
         image: JPEG bytes. size: (width, height) of the full-resolution picture in pixels.
-        overlay: SVG elements in pixel units. label: What a screen reader says.
-        drawing: True = dragging draws `box` instead of panning.
-        box: The drawn box, relative units. target: Box that the `f` key zooms to, [] = whole image.
+        frames: By step, `overlay`: SVG elements in pixel units; `label`: what a screen reader says; `target`: relative
+            box that the `f` key zooms to, [] = whole image.
+        panels: By step, HTML to show beside the picture; [] = none. step: Which one is shown; arrow keys move it.
+        drawing: True = dragging draws `box` instead of panning. box: The drawn box, relative units.
     """
 
     _esm = _JS
     _css = _CSS
     image = traitlets.Bytes(b"").tag(sync=True)
     size = traitlets.List(traitlets.Int(), default_value=[1, 1]).tag(sync=True)
-    overlay = traitlets.Unicode("").tag(sync=True)
-    label = traitlets.Unicode("").tag(sync=True)
+    frames = traitlets.List(traitlets.Dict(), default_value=[]).tag(sync=True)
+    panels = traitlets.List(traitlets.Unicode(), default_value=[]).tag(sync=True)
+    step = traitlets.Int(0).tag(sync=True)
     drawing = traitlets.Bool(False).tag(sync=True)
     box = traitlets.List(traitlets.Int(), default_value=[]).tag(sync=True)
-    target = traitlets.List(traitlets.Float(), default_value=[]).tag(sync=True)
-
-    def on_key(self, act: Callable[[str], None]) -> None:
-        """Call `act` with `next`, `previous`, `first` or `last` when the image has the keyboard."""
-
-        def receive(_widget: Any, content: Any, _buffers: Any) -> None:
-            if isinstance(content, dict) and content.get("key") in ("next", "previous", "first", "last"):
-                act(content["key"])
-
-        self.on_msg(receive)

@@ -192,9 +192,10 @@ class WhatIf(widgets.VBox):
         image = self.before_player.trace.image
         own = [trace_steps.as_box(call.arguments.get("region")) for call in self.episode.calls if call.name == "crop"]
         self.own_crop = [round(v) for v in next((box for box in own if box), (375, 375, 625, 625))]
-        self.stage = Stage(drawing=True, box=self.own_crop, label="drag to draw the crop region")
+        self.stage = Stage(drawing=True, box=self.own_crop)
         with self.stage.hold_sync():
             self.stage.size = [image.shape[1], image.shape[0]]
+            self.stage.frames = [{"overlay": "", "label": "drag to draw the crop region", "target": []}]
             self.stage.image = trace_html.jpeg(image, 1024)
         self.corners = [
             widgets.BoundedIntText(v, 0, 1000, description=n, layout=widgets.Layout(width="150px"))

@@ -215,19 +215,25 @@ def test_arrow_keys_on_the_image_step_and_zoom(player_page):
     _wait(page, ".indus .h3:has-text('before anything was said')")
 
 
+STEP = """async () => {
+  const title = () => document.querySelector('.indus[aria-live=polite] .h3').innerText, before = title();
+  const frame = () => new Promise(requestAnimationFrame), start = performance.now();
+  document.querySelector('.indus-stage svg').dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'}));
+  while (title() === before) await frame();
+  await frame();  // painted
+  return performance.now() - start;
+}"""
+
+
 def test_stepping_is_fast(player_page):
-    """Browser to kernel and back; the number is printed, not judged: a busy machine would make it a coin toss."""
-    page, times = player_page, []
-    stage = page.locator(".indus-stage svg").first
-    stage.focus()
-    for _ in range(3):
-        start = time.perf_counter()
-        title = page.locator(".indus[aria-live=polite] .h3").inner_text()
-        stage.press("ArrowRight")
-        page.wait_for_function("t => document.querySelector('.indus[aria-live=polite] .h3').innerText !== t", arg=title)
-        times.append(time.perf_counter() - start)
+    """Key to painted picture and text, by the browser's clock; steps are in the browser, so that a busy kernel does not
+    matter. The bound is loose: a busy machine would make a tight one a coin toss."""
+    page = player_page
+    page.locator(".indus-stage svg").first.press("Home")
+    _wait(page, ".indus .h3:has-text('before anything was said')")
+    times = [page.evaluate(STEP) / 1000 for _ in range(3)]
     print(f"steps in the browser: {[round(1000 * t) for t in times]} ms (target 100)")
-    assert len(times) == 3
+    assert max(times) < 2
 
 
 WIDGETS = [
