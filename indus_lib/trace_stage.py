@@ -149,7 +149,8 @@ _CSS = """
 .indus-stage .stage-main{flex:1 1 420px;min-width:300px}
 .indus-stage .stage-panel{flex:1 1 380px;min-width:300px;max-height:700px;overflow:auto}
 .indus-stage .stage-panel[hidden]{display:none}
-.indus-stage .stage-main>svg{width:100%;height:min(64vh,620px);background:#111;display:block;touch-action:none;cursor:grab}
+.indus-stage .stage-main>svg{width:100%;height:min(64vh,620px);background:#111;display:block;touch-action:none;
+cursor:grab}
 .indus-stage .stage-main>svg.drawing{cursor:crosshair}
 .indus-stage .rubber{fill:#F0E44233;stroke:#F0E442;stroke-width:2;stroke-dasharray:7 3 2 3;
 vector-effect:non-scaling-stroke}
