@@ -8,6 +8,7 @@ learns within some two hundred steps to look the box up (docs/log.md). Not in th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,15 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
-from .train_data import IGNORED, Encoded, number_ids
+from .train_data import IGNORED, Encoded, collate, number_ids
 
-BATCH, WARMUP = 32, 30
-CLIP = 1.0  # norm of the gradient
+BATCH, WARMUP = 32, 30  # answers, steps; not in paper
+CLIP = 1.0  # norm of the gradient; not in paper
 
 
 def move(ids: torch.Tensor, place: torch.Tensor, numbers: torch.Tensor) -> None:
     """Give the box at `place` (T,) (`Encoded.place`) another position of the same size, in place; ids (T,)."""
-    if not (place > 0).any():
+    if not place.any():
         return
     box = [int((numbers == ids[place == k][0]).nonzero()) for k in (1, 2, 3, 4)]  # tens
     for low, high in ((0, 2), (1, 3)):
@@ -60,11 +61,13 @@ def lesson(
     shares = []
     bar = tqdm(_batches(rows, steps, seed), desc="SFT: copying", total=steps, disable=not progress, unit="step")
     for batch in bar:
-        ids, learnt, place = (part.to(model.device) for part in _stack(batch, processor.tokenizer.pad_token_id))
+        padded = collate(batch, processor.tokenizer.pad_token_id, processor.image_token_id)
+        names = ("input_ids", "attention_mask", "labels", "place")
+        ids, attended, labels, place = (padded[name].to(model.device) for name in names)
         for row in range(len(ids)):
             move(ids[row], place[row], numbers)
-        logits = model(input_ids=ids, attention_mask=(place != IGNORED).long(), use_cache=False).logits[:, :-1].float()
-        right, targets, copied = learnt[:, 1:], ids[:, 1:], place[:, 1:] > 0
+        logits = model(input_ids=ids, attention_mask=attended, use_cache=False).logits[:, :-1].float()
+        right, targets, copied = labels[:, 1:] != IGNORED, ids[:, 1:], place[:, 1:] > 0
         each = cross_entropy(logits[right], targets[right], reduction="none")
         of_box = copied[right]
         optimizer.zero_grad()
@@ -82,20 +85,11 @@ def _exchange(one: Encoded, image_id: int) -> Encoded:
     """What follows the first turn, its pictures left out."""
     first = int((np.diff(one.mask.astype(int)) < 0).argmax()) + 1
     keep = (np.arange(len(one)) >= first) & (one.input_ids != image_id)
-    return Encoded(one.input_ids[keep], one.mask[keep], one.decision[keep], torch.zeros(0), torch.zeros(0),
-                   one.place[keep])  # fmt: skip
+    by_token = {name: getattr(one, name)[keep] for name in ("input_ids", "mask", "decision", "place")}
+    return replace(one, pixel_values=torch.zeros(0), image_grid_thw=torch.zeros(0), **by_token)
 
 
 def _batches(rows: Sequence[Encoded], steps: int, seed: int) -> Iterator[list[Encoded]]:
     rng = np.random.default_rng(seed)
     for _ in range(steps):
         yield [rows[k] for k in rng.integers(len(rows), size=BATCH)]
-
-
-def _stack(batch: Sequence[Encoded], pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """ids (B, T), learnt (B, T) bool and place (B, T), `IGNORED` on the padding at the right."""
-    shape = (len(batch), max(map(len, batch)))
-    ids, learnt, place = np.full(shape, pad), np.zeros(shape, bool), np.full(shape, IGNORED)
-    for row, one in enumerate(batch):
-        ids[row, : len(one)], learnt[row, : len(one)], place[row, : len(one)] = one.input_ids, one.mask, one.place
-    return torch.from_numpy(ids), torch.from_numpy(learnt), torch.from_numpy(place)

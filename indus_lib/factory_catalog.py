@@ -28,13 +28,7 @@ SHEET = ("scratch", "crack", "stain", "pit", "hole_in_surface", "water_mark", "r
 MODELS = 6  # finishes of every written product of the pool
 COMPOSED = 152  # composed products per mechanism, as many as there are parts for: variety of products carries over
 EVERY = 6  # one composed product of so many is for validation
-FORMATS = (
-    (384, 384),
-    (544, 224),
-    (384, 384),
-    (224, 544),
-    (384, 384),
-)  # (height, width) px of composed products, in turn
+FORMATS = ((384, 384), (544, 224), (384, 384), (224, 544), (384, 384))  # (height, width) px of composed products
 GREY = 4  # one composed product of so many is photographed without colour
 HELD_OUT = ("bead_string", "sim_carrier", "lacquer_box", "foam_pad", "valve_cover")  # and these written ones, whole
 
@@ -133,7 +127,7 @@ def _mpdd() -> list[Category]:
 
 def _surfaces() -> list[Category]:
     t = textures
-    tall = (640, 256)
+    strip = {"size": (640, 256), "grey": True, "family": "surface"}
     return [
         _one("linen_weave", "dtd", t.woven_band, "faint", defects=CLOTH, family="surface"),
         _one("lime_wash", "dtd", t.blotchy_wall, "faint", defects=SHEET, family="surface"),
@@ -144,16 +138,7 @@ def _surfaces() -> list[Category]:
         _one("ribbed_rubber", "dtd", t.ribbed_rubber, "plain", defects=SHEET, family="surface"),
         _one("layered_board", "dtd", t.stratified_board, "plain", defects=SHEET, family="surface"),
         _one("blasted_sheet", "dtd", t.blasted_sheet, "small", defects=SHEET, family="surface"),
-        _one(
-            "segment_surface",
-            "sdd",
-            t.commutator,
-            "small+faint",
-            defects=("crack",),
-            size=tall,
-            grey=True,
-            family="surface",
-        ),
+        _one("segment_surface", "sdd", t.commutator, "small+faint", defects=("crack",), **strip),
     ]
 
 

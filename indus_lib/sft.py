@@ -191,28 +191,25 @@ def train(
     out = Path(out)
     if not corpus:
         raise ValueError("nothing to train on: the corpus is empty")
-    run = training_runs.identity(
-        base, config=asdict(config), lora=lora, dtype=dtype, seed=seed, corpus=digest(corpus), n=len(corpus)
-    )
+    facts = {"config": asdict(config), "lora": lora, "seed": seed}
+    run = training_runs.identity(base, **facts, dtype=dtype, corpus=digest(corpus), n=len(corpus))
     if training_runs.complete(out, run):
         return out
     work, checkpoint = training_runs.open_work(out, run)
     set_seed(seed)
     model, processor = _prepare(base, [*corpus, *validation], config, lora, dtype, progress)
-    if config.copying and not checkpoint:
-        shares = copying.lesson(
-            model, processor, corpus, steps=config.copying, rate=config.learning_rate, seed=seed, progress=progress
-        )
+    if config.copying and not checkpoint:  # a checkpoint has learnt it
+        steps, rate = config.copying, config.learning_rate
+        shares = copying.lesson(model, processor, corpus, steps=steps, rate=rate, seed=seed, progress=progress)
         (work / COPIED).write_text(json.dumps(shares))
     arguments = _arguments(work, config, model, seed, save_steps, bool(validation))
     rows = rounds_apart(corpus, processor) if config.withheld else corpus
     trainer = _trainer(model, processor, arguments, config, rows, validation, progress)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
-    facts = {
-        "stage": "sft", "run": run, "base": Path(base).name, "seed": seed, "lora": lora, "config": asdict(config),
+    facts |= {
+        "stage": "sft", "run": run, "base": Path(base).name, "seconds_since_resume": time.perf_counter() - start,
         "conversations": len(corpus), "learnt_tokens": int(sum(one.mask.sum() for one in corpus)),
-        "seconds_since_resume": time.perf_counter() - start,
         "copied": json.loads((work / COPIED).read_text()) if config.copying else [],
     }  # fmt: skip
     return training_runs.finish(trainer, base, processor, out, facts, lora=lora)
