@@ -102,12 +102,11 @@ def auroc(fit: np.ndarray, fit_y: np.ndarray, test: np.ndarray, test_y: np.ndarr
 
 
 def interval(labels: np.ndarray, scores: np.ndarray, draws: int = 500) -> tuple[float, float]:
-    """95 % bootstrap interval of an AUROC, in percent."""
-    rng, sides = np.random.default_rng(0), [np.flatnonzero(labels == v) for v in (0, 1)]
-    found = []
-    for _ in range(draws):
-        rows = np.concatenate([rng.choice(side, len(side)) for side in sides])
-        found.append(roc_auc_score(labels[rows], scores[rows]))
+    """95 % bootstrap interval of an AUROC, in percent. An AUROC is the share of pairs in order, so pairs are compared once."""
+    rng, (normal, marked) = np.random.default_rng(0), (scores[labels == v] for v in (0, 1))
+    ordered = (np.sign(marked[:, None] - normal) + 1) / 2
+    normal_counts, marked_counts = (rng.multinomial(n, np.full(n, 1 / n), draws) for n in map(len, (normal, marked)))
+    found = ((marked_counts @ ordered) * normal_counts).sum(1) / ordered.size
     return round(100 * float(np.percentile(found, 2.5)), 1), round(100 * float(np.percentile(found, 97.5)), 1)
 
 
