@@ -102,7 +102,7 @@ def auroc(fit: np.ndarray, fit_y: np.ndarray, test: np.ndarray, test_y: np.ndarr
 
 
 def interval(labels: np.ndarray, scores: np.ndarray, draws: int = 500) -> tuple[float, float]:
-    """95 % bootstrap interval of an AUROC, in percent. An AUROC is the share of pairs in order, so pairs are compared once."""
+    """95 % bootstrap interval of an AUROC (the share of pairs in order, so pairs are compared once), in percent."""
     rng, (normal, marked) = np.random.default_rng(0), (scores[labels == v] for v in (0, 1))
     ordered = (np.sign(marked[:, None] - normal) + 1) / 2
     normal_counts, marked_counts = (rng.multinomial(n, np.full(n, 1 / n), draws) for n in map(len, (normal, marked)))
