@@ -2,7 +2,8 @@
 
 A location is mostly the box that a tool reported. In the order of a corpus a language model of a few million parameters
 learns such boxes by heart or not at all; shown the same observations with another box each time, and no picture, it
-learns within some two hundred steps to look the box up (docs/log.md). Not in the paper; the 8B can do it.
+learns within some two hundred steps to look the box up (docs/log.md). Verdicts and types are left to SFT: every answer
+that shares a box is a Yes, and half of them are of one type. Not in the paper; the 8B can do it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
@@ -25,13 +26,36 @@ CLIP = 1.0  # norm of the gradient; not in paper
 
 def move(ids: torch.Tensor, place: torch.Tensor, numbers: torch.Tensor) -> None:
     """Give the box at `place` (T,) (`Encoded.place`) another position of the same size, in place; ids (T,)."""
-    if not place.any():
+    if not (place > 0).any():
         return
     box = [int((numbers == ids[place == k][0]).nonzero()) for k in (1, 2, 3, 4)]  # tens
     for low, high in ((0, 2), (1, 3)):
         side = box[high] - box[low]
         at = int(torch.randint(len(numbers) - side, ()))
         ids[place == low + 1], ids[place == high + 1] = numbers[at], numbers[at + side]
+
+
+def withhold(inputs: dict[str, Any], share: float, numbers: torch.Tensor) -> dict[str, Any]:
+    """A batch (`train_data.collate`) in which a random `share` of the second rounds is learnt with a blank photograph,
+    and what any second round repeats of an observation's box lies somewhere else each time.
+
+    A few thousand photographs are soon known by heart, and a verdict that can be remembered is not read from the
+    observation; on products never trained on, only what is read holds (docs/log.md). So with boxes: copying is learnt.
+    """
+    second, images = inputs["second"], inputs["mm_token_type_ids"] == 1
+    blank = second & (torch.rand(len(second), device=second.device) < share)
+    counts = (images & ~pad(images, (1, 0))[:, :-1]).sum(1)  # pictures of each conversation
+    of_image = torch.zeros(int(counts.sum()), dtype=torch.bool, device=blank.device)
+    of_image[(counts.cumsum(0) - counts)[blank]] = True  # its first one, the photograph
+    hidden = of_image.repeat_interleave(inputs["image_grid_thw"].prod(-1))
+    ids = inputs["input_ids"].clone()
+    for row in second.nonzero()[:, 0].tolist():
+        move(ids[row], inputs["place"][row], numbers.to(ids.device))
+    return inputs | {
+        "pixel_values": inputs["pixel_values"].masked_fill(hidden[:, None], 0.0),  # 0: middle of the range
+        "input_ids": ids,
+        "labels": torch.where(inputs["labels"] == IGNORED, IGNORED, ids),
+    }
 
 
 def lesson(
@@ -51,7 +75,7 @@ def lesson(
     Returns:
         Share of the boxes' numbers that were repeated rightly, at each step; empty if no conversation shares a box.
     """
-    rows = [_exchange(one, processor.image_token_id) for one in corpus if one.place.any()]
+    rows = [_exchange(one, processor.image_token_id) for one in corpus if (one.place > 0).any()]
     if not rows:
         return []
     numbers = torch.from_numpy(number_ids(processor)).to(model.device)
@@ -69,9 +93,9 @@ def lesson(
         logits = model(input_ids=ids, attention_mask=attended, use_cache=False).logits[:, :-1].float()
         right, targets, copied = labels[:, 1:] != IGNORED, ids[:, 1:], place[:, 1:] > 0
         each = cross_entropy(logits[right], targets[right], reduction="none")
-        of_box = copied[right]
+        of_box, worded = copied[right], padded["decision"].to(model.device)[:, 1:][right] == 0
         optimizer.zero_grad()
-        (each[of_box].mean() + each[~of_box].mean()).backward()  # four numbers count as much as all other words
+        (each[of_box].mean() + each[worded].mean()).backward()  # four numbers count as much as all tags
         torch.nn.utils.clip_grad_norm_(language, CLIP)
         optimizer.step()
         schedule.step()

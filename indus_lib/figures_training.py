@@ -20,6 +20,11 @@ from .trace_picture import Picture
 
 Row = Mapping[str, Any]
 SMOOTH = 5  # steps of the running mean drawn over the raw line
+LESSONS = {
+    "looked": ("First, to look", "share of choices told"),
+    "copied": ("Then, to copy", "share of numbers repeated"),
+}
+"""What SFT of a miniature begins with (`looking`, `copying`): title and axis of each."""
 
 PANELS: tuple[tuple[str, tuple[tuple[str, str], ...], tuple[float, float] | None], ...] = (
     ("Reward", (("reward", "total"), ("reward/acc", "gate"), ("reward/format", "format")), None),
@@ -56,7 +61,8 @@ def history(path: Path | str) -> list[dict[str, Any]]:
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text().splitlines()]
     data = json.loads(path.read_text())
-    return data["history"] + [{"step": k, "copied": share} for k, share in enumerate(data.get("copied", ()), 1)]
+    lessons = [{"step": k, name: share} for name in LESSONS for k, share in enumerate(data.get(name, ()), 1)]
+    return data["history"] + lessons
 
 
 def series(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -110,16 +116,18 @@ def _panel(
 
 
 def loss_curve(runs: Mapping[str, Sequence[Row]]) -> Figure:
-    """SFT loss of one or several runs (name -> rows), training as lines, validation as dots; beside it the first lesson
-    of runs that had one (`copying`)."""
-    copied = {name: series(rows, "copied") for name, rows in runs.items()}
-    lesson = any(len(shares) for _, shares in copied.values())
-    figure = Picture(figsize=(10 if lesson else 7, 4), layout="constrained")
-    *first, axes = figure.subplots(1, 1 + lesson, squeeze=False, width_ratios=(1, 2)[1 - lesson :])[0]
-    for beside in first:
-        for name, (steps, shares) in copied.items():
-            beside.plot(steps, shares, label=name)
-        beside.set(xlabel="step", ylabel="share of numbers repeated", ylim=(0, 1.02), title="First, to copy")
+    """SFT loss of one or several runs (name -> rows), training as lines, validation as dots; beside it the lessons
+    (`LESSONS`) of runs that had any."""
+    lessons = [name for name in LESSONS if any(len(series(rows, name)[1]) for rows in runs.values())]
+    figure = Picture(figsize=(7 + 3 * len(lessons), 4), layout="constrained")
+    ratios = [1] * len(lessons) + [2]
+    *first, axes = figure.subplots(1, len(ratios), squeeze=False, width_ratios=ratios)[0]
+    for beside, lesson in zip(first, lessons, strict=True):
+        for name, rows in runs.items():
+            steps, shares = series(rows, lesson)
+            beside.plot(steps, running_mean(shares) if len(shares) else shares, label=name)
+        title, label = LESSONS[lesson]
+        beside.set(xlabel="step", ylabel=label, ylim=(0, 1.02), title=title)
         beside.grid(alpha=0.25)
     for number, (name, rows) in enumerate(runs.items()):
         steps, values = series(rows, "loss")

@@ -71,9 +71,11 @@ class SFT:
     vision_rate: float = 0.0  # learning rate of the vision tower / of the rest, 0 = frozen; not in paper
     terse: bool = False  # thoughts cut to what they find, for a model too small for the sentences; not in paper
     restart: bool = False  # the language model starts anew, only the tower is the base's (docs/log.md); not in paper
+    looking: int = 0  # epochs in which the tower first learns what a photograph asks for; not in paper
     copying: int = 0  # steps in which a language model that starts anew first learns to repeat a box; not in paper
     decision_weight: float = 1.0  # of what is seen, whether to ask and which tool, against other tokens; not in paper
     withheld: float = 0.0  # above 0: rounds apart, this share of the second ones with a blank photograph; not in paper
+    named_only: bool = False  # a box is learnt only where a tool named it: all others are guesses; not in paper
     format_first: float = 0.0  # share of the steps, from the start, in which it does not count more; not in paper
 
 
@@ -119,16 +121,18 @@ TINY = Profile(
     inspection=Inspection(detail="short", name_category=False, max_new_tokens=96, batch=128, max_side=1024),
     corpus=Corpus(n=3200, teacher="offline", exploration=0.1),
     sft=SFT(
-        epochs=3,  # validation loss is lowest there
+        epochs=4,  # validation loss is lowest after three or four
         batch=32,
         accumulation=1,
         learning_rate=1.5e-3,
         max_length=640,
         terse=True,
         restart=True,
+        looking=2,
         copying=300,
         decision_weight=12.0,
         withheld=0.5,
+        named_only=True,
         format_first=0.1,
     ),
     grpo=GRPO(prompts=16, accumulation=1, steps=8, max_completion=256, learning_rate=1e-4, temperature=0.7),
@@ -139,7 +143,7 @@ SMOKE = replace(
     data=replace(TINY.data, root="data/generated/smoke", scale=0.02, limit=4, ablation_limit=4),
     inspection=replace(TINY.inspection, max_new_tokens=32),
     corpus=replace(TINY.corpus, n=24),
-    sft=replace(TINY.sft, epochs=1, batch=8, copying=3),
+    sft=replace(TINY.sft, epochs=1, batch=8, looking=1, copying=3),
     grpo=replace(TINY.grpo, prompts=2, steps=2),
     runs=("base", "sft", "full", "no_tools", "weights_0_0_0", "no_crop_at_inference", "group_2"),
 )

@@ -30,14 +30,14 @@ from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from . import copying, tiny_model, training_runs
+from . import copying, looking, tiny_model, training_runs
 from .profiles import SFT
 from .train_data import IGNORED, Encoded, collate, number_ids, rounds_apart
 from .vision_memory import VisionMemory
 
 WEIGHT_DECAY = 0.01  # not in paper
 REMEMBERED = 2**32  # bytes of features of a frozen tower, kept over the epochs
-COPIED = "copied.json"  # of the first lesson, in the work folder
+COPIED = "copied.json"  # of the language model's first lesson, in the work folder
 LARGE = 1e9  # parameters; above, activations are recomputed in the backward pass (section 6)
 
 
@@ -82,12 +82,13 @@ class BucketTrainer(Trainer):
         decision_weight: Of a decision's token against another (`train_data.SHARES` for what an answer names).
         format_first: Share of the steps, from the start, in which they do not count more.
         withheld: Share of the second rounds that are learnt without the photograph.
+        named_only: Whether a box is learnt only where an observation names it.
         numbers: (101,) or (0,) ids (`train_data.number_ids`).
     """
 
     def __init__(self, config: SFT, numbers: np.ndarray, **options: Any):
         self.vision_rate, self.decision_weight = config.vision_rate, config.decision_weight
-        self.format_first, self.withheld = config.format_first, config.withheld
+        self.format_first, self.withheld, self.named_only = config.format_first, config.withheld, config.named_only
         self.numbers = torch.from_numpy(numbers)
         super().__init__(**options)
 
@@ -108,8 +109,11 @@ class BucketTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Weighted negative log-likelihood of the learnt tokens, over all micro-batches of a step alike."""
-        inputs = withhold(inputs, self.withheld, self.numbers) if self.withheld and model.training else dict(inputs)
+        held = self.withheld if model.training else 0.0
+        inputs = copying.withhold(inputs, held, self.numbers) if held else dict(inputs)
         labels, decided = inputs.pop("labels")[:, 1:], inputs.pop("decision")[:, 1:]
+        if self.named_only:
+            labels = labels.masked_fill(inputs["place"][:, 1:] < 0, IGNORED)
         del inputs["second"], inputs["place"]
         at = labels != IGNORED
         columns = at.any(0).nonzero()[:, 0]  # logits of the others would be thrown away: most of the memory of an 8B
@@ -128,29 +132,6 @@ class BucketTrainer(Trainer):
         rows = self.train_dataset if train_dataset is None else train_dataset
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return Buckets(size, [given(row) for row in rows], self.args.seed)
-
-
-def withhold(inputs: dict[str, Any], share: float, numbers: torch.Tensor) -> dict[str, Any]:
-    """A batch (`train_data.collate`) in which a random `share` of the second rounds is learnt with a blank photograph,
-    and what any second round repeats of an observation's box lies somewhere else each time.
-
-    A few thousand photographs are soon known by heart, and a verdict that can be remembered is not read from the
-    observation; on products never trained on, only what is read holds (docs/log.md). So with boxes: copying is learnt.
-    """
-    second, images = inputs["second"], inputs["mm_token_type_ids"] == 1
-    blank = second & (torch.rand(len(second), device=second.device) < share)
-    counts = (images & ~torch.nn.functional.pad(images, (1, 0))[:, :-1]).sum(1)  # pictures of each conversation
-    of_image = torch.zeros(int(counts.sum()), dtype=torch.bool, device=blank.device)
-    of_image[(counts.cumsum(0) - counts)[blank]] = True  # its first one, the photograph
-    hidden = of_image.repeat_interleave(inputs["image_grid_thw"].prod(-1))
-    ids = inputs["input_ids"].clone()
-    for row in second.nonzero()[:, 0].tolist():
-        copying.move(ids[row], inputs["place"][row], numbers.to(ids.device))
-    return inputs | {
-        "pixel_values": inputs["pixel_values"].masked_fill(hidden[:, None], 0.0),  # 0: middle of the range
-        "input_ids": ids,
-        "labels": torch.where(inputs["labels"] == IGNORED, IGNORED, ids),
-    }
 
 
 def train(
@@ -185,19 +166,25 @@ def train(
         `out`, to be opened by `tiny_model.load` or `LocalPolicy.from_path`.
 
     Raises:
-        ValueError: Empty corpus.
+        ValueError: Empty corpus, or a lesson of the tower under LoRA, which keeps the base's.
         FileNotFoundError: No model at `base`.
     """
     out = Path(out)
     if not corpus:
         raise ValueError("nothing to train on: the corpus is empty")
+    if config.looking and lora:
+        raise ValueError(
+            "SFT.looking changes the tower, and only an adapter is kept of a LoRA run: set one of them off"
+        )
     facts = {"config": asdict(config), "lora": lora, "seed": seed}
     run = training_runs.identity(base, **facts, dtype=dtype, corpus=digest(corpus), n=len(corpus))
     if training_runs.complete(out, run):
         return out
     work, checkpoint = training_runs.open_work(out, run)
     set_seed(seed)
-    model, processor = _prepare(base, [*corpus, *validation], config, lora, dtype, progress)
+    model, processor, looked = _prepare(
+        base, corpus, validation, config, work, seed, lora=lora, dtype=dtype, progress=progress
+    )
     if config.copying and not checkpoint:  # a checkpoint has learnt it
         steps, rate = config.copying, config.learning_rate
         shares = copying.lesson(model, processor, corpus, steps=steps, rate=rate, seed=seed, progress=progress)
@@ -210,7 +197,7 @@ def train(
     facts |= {
         "stage": "sft", "run": run, "base": Path(base).name, "seconds_since_resume": time.perf_counter() - start,
         "conversations": len(corpus), "learnt_tokens": int(sum(one.mask.sum() for one in corpus)),
-        "copied": json.loads((work / COPIED).read_text()) if config.copying else [],
+        "looked": looked, "copied": json.loads((work / COPIED).read_text()) if config.copying else [],
     }  # fmt: skip
     return training_runs.finish(trainer, base, processor, out, facts, lora=lora)
 
@@ -232,21 +219,30 @@ def _trainer(
 
 
 def _prepare(
-    base: Path | str, rows: Sequence[Encoded], config: SFT, lora: bool, dtype: str, progress: bool
-) -> tuple[Any, Any]:
-    """(model to train, processor). On a CPU a frozen tower looks at every picture of `rows` once, at first."""
-    model, processor = training_runs.prepare(base, lora=lora, dtype=dtype, freeze_vision=not config.vision_rate)
-    if not config.vision_rate and not torch.cuda.is_available():
+    base: Path | str, corpus: Sequence[Encoded], validation: Sequence[Encoded], config: SFT, work: Path, seed: int,
+    **options: Any,
+) -> tuple[Any, Any, list[float]]:  # fmt: skip
+    """(model to train, processor, course of the tower's lesson). On a CPU a frozen tower looks at every picture once,
+    at first. The random state behind the lesson is the same for a run that is resumed."""
+    lora, progress = options["lora"], options["progress"]
+    frozen = not config.vision_rate
+    model, processor = training_runs.prepare(base, lora=lora, dtype=options["dtype"], freeze_vision=frozen)
+    visual, looked = model.model.visual, []
+    if config.looking:
+        looked = looking.once(visual, corpus, work, epochs=config.looking, seed=seed, progress=progress)
+        visual.requires_grad_(not frozen)
+        set_seed(seed)
+    if frozen and not torch.cuda.is_available():
         memory = VisionMemory(REMEMBERED)
-        memory.attach(model.model.visual)
-        memory.fill(model.model.visual, rows, progress=progress)
+        memory.attach(visual)
+        memory.fill(visual, [*corpus, *validation], progress=progress)
     if config.restart:
         tiny_model.restart_language(model)
     if lora:
         from peft import get_peft_model
 
         model = get_peft_model(model, training_runs.lora_config())
-    return model, processor
+    return model, processor, looked
 
 
 def digest(corpus: Sequence[Encoded]) -> str:

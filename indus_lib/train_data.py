@@ -44,7 +44,8 @@ class Encoded:
         pixel_values: (patches, C * temporal * patch * patch), float16 to hold a corpus in memory, or float32.
         image_grid_thw: (images, 3) int64.
         place: (T,) int8, 1 to 4 on the numbers of the box that the answer repeats from an observation, there and in the
-            answer; 0 on the rest, and everywhere if a number is not one token of `number_ids`.
+            answer; -1 on the numbers of an answer's box that no observation names; 0 on the rest, and everywhere if a
+            number is not one token of `number_ids`.
         second: Whether only the second round is learnt (`rounds_apart`).
     """
 
@@ -97,9 +98,8 @@ def _places(ids: np.ndarray, kind: np.ndarray, numbers: np.ndarray) -> np.ndarra
         return place
     box = ids[at[0] : at[3] + 1]
     starts = np.flatnonzero((np.lib.stride_tricks.sliding_window_view(ids, len(box)) == box).all(1))
-    if len(starts) > 1:  # the answer's own, and where it was read
-        for start in starts:
-            place[start : start + len(box) : 2] = range(1, 5)
+    for start in starts:  # the answer's own, and where it was read
+        place[start : start + len(box) : 2] = range(1, 5) if len(starts) > 1 else -1
     return place
 
 

@@ -143,9 +143,21 @@ def log_probabilities(model, batch):
     return model(**inputs).logits[:, :-1].log_softmax(-1).gather(-1, batch["input_ids"][:, 1:, None]).squeeze(-1)
 
 
-def weighing(weight: float) -> SimpleNamespace:
+def weighing(weight: float, named_only: bool = False) -> SimpleNamespace:
     """What `compute_loss` asks of its trainer."""
-    return SimpleNamespace(_decision_weight=lambda: weight, withheld=0.0)
+    return SimpleNamespace(_decision_weight=lambda: weight, withheld=0.0, named_only=named_only)
+
+
+def test_a_box_that_no_tool_named_can_be_left_unlearnt(samples, mini):
+    """Its four numbers count nothing then; the brackets around them and all else do."""
+    model, processor = mini
+    row = train_data.encode(world.conversation(samples[1], says=True, calls=False), processor)
+    assert (row.place < 0).sum() == 4
+    batch = train_data.collate([row], processor.tokenizer.pad_token_id, processor.image_token_id)
+    with torch.no_grad():
+        loss = sft.BucketTrainer.compute_loss(weighing(1.0, named_only=True), model, batch)
+        log_p = log_probabilities(model, batch)[0]
+    assert loss.item() == pytest.approx(-log_p[(row.mask & (row.place >= 0))[1:]].mean().item(), rel=1e-5)
 
 
 def test_decisions_count_more_by_the_weight_given(mini):

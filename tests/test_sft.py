@@ -10,7 +10,7 @@ import pytest
 import torch
 import training_world as world
 
-from indus_lib import protocol, sft, tiny_model, train_data, training_runs
+from indus_lib import copying, protocol, sft, tiny_model, train_data, training_runs
 from indus_lib.local_policy import LocalPolicy
 from indus_lib.processing import END_OF_TURN
 from indus_lib.tools import ToolResult
@@ -202,9 +202,9 @@ def test_rounds_are_learnt_apart_and_some_without_the_photograph(base):
     assert sum(r.decision.sum() for r in rows) == sum(r.decision.sum() for r in whole)
     batch = train_data.collate(rows, processor.tokenizer.pad_token_id, processor.image_token_id)
     sizes = batch["image_grid_thw"].prod(-1).tolist()
-    before, after = (b["pixel_values"].split(sizes) for b in (batch, sft.withhold(batch, 1.0, NO_NUMBERS)))
+    before, after = (b["pixel_values"].split(sizes) for b in (batch, copying.withhold(batch, 1.0, NO_NUMBERS)))
     assert not after[1].any() and all(torch.equal(after[k], before[k]) for k in (0, 2, 3))  # 1: the second's photograph
-    assert torch.equal(sft.withhold(batch, 0.0, NO_NUMBERS)["pixel_values"], batch["pixel_values"])
+    assert torch.equal(copying.withhold(batch, 0.0, NO_NUMBERS)["pixel_values"], batch["pixel_values"])
 
 
 def test_a_repeated_box_lies_elsewhere_each_time(base):
@@ -218,12 +218,13 @@ def test_a_repeated_box_lies_elsewhere_each_time(base):
     talks = [protocol.add_assistant(seen, f"<think>see something</think>{text}") for text in texts]
     numbers = train_data.number_ids(processor)
     same, other = (train_data.encode(talk, processor) for talk in talks)
-    assert len(numbers) == 101 and not other.place.any()
+    assert len(numbers) == 101 and not (other.place > 0).any()
+    assert np.array_equal(other.input_ids[other.place < 0], numbers[[10, 20, 16, 29]])
     assert np.array_equal(same.input_ids[same.place > 0], numbers[[10, 20, 15, 29] * 2])
     rows = train_data.rounds_apart([same], processor)
     batch = train_data.collate([rows[1]] * 50, processor.tokenizer.pad_token_id, processor.image_token_id)
     torch.manual_seed(0)
-    moved = sft.withhold(batch, 1.0, torch.from_numpy(numbers))
+    moved = copying.withhold(batch, 1.0, torch.from_numpy(numbers))
     at = batch["place"][0] > 0
     boxes = (moved["input_ids"][:, at].numpy()[..., None] == numbers).argmax(-1).reshape(50, 2, 4)
     assert (boxes[:, 0] == boxes[:, 1]).all() and len(np.unique(boxes[:, 0], axis=0)) > 40
@@ -231,8 +232,8 @@ def test_a_repeated_box_lies_elsewhere_each_time(base):
     learnt = moved["labels"] != train_data.IGNORED
     assert torch.equal(moved["labels"][learnt], moved["input_ids"][learnt])
     assert torch.equal(moved["input_ids"][:, ~at], batch["input_ids"][:, ~at])
-    seen = sft.withhold(batch, 0.0, torch.from_numpy(numbers))
+    seen = copying.withhold(batch, 0.0, torch.from_numpy(numbers))
     assert torch.equal(seen["pixel_values"], batch["pixel_values"])  # with its photograph, too
     assert len(np.unique(seen["input_ids"][:, at].numpy(), axis=0)) > 40
     first = batch | {"second": torch.zeros(50, dtype=torch.bool)}
-    assert torch.equal(sft.withhold(first, 1.0, torch.from_numpy(numbers))["input_ids"], batch["input_ids"])
+    assert torch.equal(copying.withhold(first, 1.0, torch.from_numpy(numbers))["input_ids"], batch["input_ids"])
