@@ -3,7 +3,8 @@
 A location is mostly the box that a tool reported. In the order of a corpus a language model of a few million parameters
 learns such boxes by heart or not at all; shown the same observations with another box each time, and no picture, it
 learns within some two hundred steps to look the box up (docs/log.md). Verdicts and types are left to SFT: every answer
-that shares a box is a Yes, and half of them are of one type. Not in the paper; the 8B can do it.
+that shares a box is a Yes, and half of them are of one type. Not in the paper; the 8B can do it. SFT itself goes on in
+the same way with its batches (`withhold`).
 """
 
 from __future__ import annotations

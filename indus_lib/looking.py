@@ -67,7 +67,7 @@ def lesson(visual: Any, corpus: Sequence[Encoded], *, epochs: int, seed: int, pr
         visual: Qwen3-VL's vision tower.
         corpus: Whole conversations; the first picture of each is the photograph.
         epochs: Over the photographs.
-        seed: Of the head, of the order and of the patches left out.
+        seed: Of the order and of the patches left out; the head is drawn with torch's present random state.
         progress: Whether to show a bar.
 
     Returns:

@@ -170,12 +170,7 @@ def train(
         FileNotFoundError: No model at `base`.
     """
     out = Path(out)
-    if not corpus:
-        raise ValueError("nothing to train on: the corpus is empty")
-    if config.looking and lora:
-        raise ValueError(
-            "SFT.looking changes the tower, and only an adapter is kept of a LoRA run: set one of them off"
-        )
+    _check(corpus, config, lora)
     facts = {"config": asdict(config), "lora": lora, "seed": seed}
     run = training_runs.identity(base, **facts, dtype=dtype, corpus=digest(corpus), n=len(corpus))
     if training_runs.complete(out, run):
@@ -186,9 +181,7 @@ def train(
         base, corpus, validation, config, work, seed, lora=lora, dtype=dtype, progress=progress
     )
     if config.copying and not checkpoint:  # a checkpoint has learnt it
-        steps, rate = config.copying, config.learning_rate
-        shares = copying.lesson(model, processor, corpus, steps=steps, rate=rate, seed=seed, progress=progress)
-        (work / COPIED).write_text(json.dumps(shares))
+        _copy(model, processor, corpus, config, work, seed, progress)
     arguments = _arguments(work, config, model, seed, save_steps, bool(validation))
     rows = rounds_apart(corpus, processor) if config.withheld else corpus
     trainer = _trainer(model, processor, arguments, config, rows, validation, progress)
@@ -200,6 +193,24 @@ def train(
         "looked": looked, "copied": json.loads((work / COPIED).read_text()) if config.copying else [],
     }  # fmt: skip
     return training_runs.finish(trainer, base, processor, out, facts, lora=lora)
+
+
+def _check(corpus: Sequence[Encoded], config: SFT, lora: bool) -> None:
+    if not corpus:
+        raise ValueError("nothing to train on: the corpus is empty")
+    if config.looking and lora:
+        raise ValueError(
+            "SFT.looking changes the tower, and only an adapter is kept of a LoRA run: set one of them off"
+        )
+
+
+def _copy(
+    model: Any, processor: Any, corpus: Sequence[Encoded], config: SFT, work: Path, seed: int, progress: bool
+) -> None:
+    """The language model's first lesson; its course goes to the work folder."""
+    steps, rate = config.copying, config.learning_rate
+    shares = copying.lesson(model, processor, corpus, steps=steps, rate=rate, seed=seed, progress=progress)
+    (work / COPIED).write_text(json.dumps(shares))
 
 
 def _trainer(
