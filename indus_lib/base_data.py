@@ -29,13 +29,14 @@ from .factory_patterns import GLYPHS, glyph
 from .workers import run_jobs
 
 CLASSES = (*BASE_KINDS, *GLYPHS, "row", "any")
-GRIDS = ((6, 6), (9, 4), (4, 9))  # merged patches (rows, columns) of a view; 36 each, so that arrays stack
+GRIDS = ((9, 9), (13, 6), (6, 13))  # merged patches (rows, columns) of a view
 CELL = 16  # pixels a side of a merged patch
+CELLS = 81  # most merged patches of a view; those with fewer are padded, so that arrays stack
 SIZES = (256, 320, 384, 448)
 BUNDLE = 50  # scenes of one job
 VIEWS = 5  # of a scene, in this order: global, two crowded close-ups, a crowded window, an enhanced map
 CLOSE, WIDE = (0.28, 0.7), (0.5, 1.6)  # window side / view side: as the crop tool shows tiny things, and wider
-CROWD_SIZE, CROWD_CONTRAST = (11, 40), (28, 110)  # of the marks added there: pixels of the view, grey levels
+CROWD_SIZE, CROWD_CONTRAST = (9, 60), (20, 110)  # of the marks added there: pixels of the view, grey levels
 DIM_SIZE, DIM_CONTRAST = (0.1, 0.33), (4.0, 11.0)  # share of the side, grey levels, of the marks added under a map
 PARTS_SHARE = 0.35  # of the scenes show a part of the pool
 IGNORED = -1  # target of a patch whose mark nobody could see at this size
@@ -47,7 +48,7 @@ RESPONSE = 40.0  # grey levels off the middle of a texture map from which its ma
 
 @dataclass(frozen=True)
 class View:
-    """One training item: (h, w, 3) uint8 with h*w = 9216, (36, classes) int8 targets, and what can be said of it."""
+    """One training item: (h, w, 3) uint8, (rows * columns, classes) int8 targets, and what can be said of it."""
 
     image: np.ndarray
     grid: int
@@ -84,8 +85,8 @@ def _crowded(
     cut = image[y1:y2, x1:x2].astype(np.float32)
     own = [replace(m, mask=m.mask[y1:y2, x1:x2]) for m in marks if m.mask[y1:y2, x1:x2].any()]
     taken = np.any([m.mask for m in own], axis=0) if own else np.zeros(cut.shape[:2], bool)
-    scale = np.sqrt(cut.shape[0] * cut.shape[1] / (36 * CELL * CELL))  # pixels of the window / of the view
-    for _ in range(int(rng.integers(0, 10))):
+    scale = np.sqrt(cut.shape[0] * cut.shape[1] / (CELLS * CELL * CELL))  # pixels of the window / of the view
+    for _ in range(int(rng.integers(0, 14))):
         size = max(scale * float(np.exp(rng.uniform(*np.log(CROWD_SIZE)))), 3.5)
         reach = int(size / 2) + 2
         if 2 * reach >= min(cut.shape[:2]):
@@ -210,9 +211,9 @@ def _response(texture: np.ndarray, part: np.ndarray) -> float:
 
 
 def free_points(targets: np.ndarray, grid: int) -> list[tuple[float, float]]:
-    """Relative centres of the patches of a view where nothing lies; targets (36, classes)."""
+    """Relative centres of the patches of a view where nothing lies; targets (patches, classes), padded or not."""
     rows, columns = GRIDS[grid]
-    free = np.flatnonzero(targets[:, -1] == 0)
+    free = np.flatnonzero(targets[: rows * columns, -1] == 0)
     return [((k % columns + 0.5) * 1000 / columns, (k // columns + 0.5) * 1000 / rows) for k in free]
 
 
@@ -239,24 +240,33 @@ def generate(out: Path, n_scenes: int, *, seed: int = 0, workers: int = 2) -> Pa
     """Write `images.npy`, `targets.npy`, `grids.npy` and `facts.json` of `n_scenes`; done once, atomically.
 
     Returns:
-        `out`, with arrays (N, 27648) uint8, (N, 36, classes) int8, (N,) uint8, and per view its facts
-        (`Facts.of_json`); N = `VIEWS` * `n_scenes`, the views of a scene together.
+        `out`, with arrays (N, 81 * 768) uint8, (N, 81, classes) int8, (N,) uint8, padded by zeros and `IGNORED`, and
+        per view its facts (`Facts.of_json`); N = `VIEWS` * `n_scenes`, the views of a scene together.
     """
     if (out / "facts.json").is_file():
         return out
     out.mkdir(parents=True, exist_ok=True)
+    n, make = n_scenes * VIEWS, np.lib.format.open_memmap
+    images = make(out / "images.npy", "w+", np.uint8, (n, CELLS * CELL * CELL * 3))
+    targets = make(out / "targets.npy", "w+", np.int8, (n, CELLS, len(CLASSES)))
+    grids, facts = make(out / "grids.npy", "w+", np.uint8, (n,)), []
     parts = [(range(seed + i, seed + min(i + BUNDLE, n_scenes)),) for i in range(0, n_scenes, BUNDLE)]
-    chunks = list(tqdm(run_jobs(_chunk, parts, workers), total=len(parts), desc=f"base scenes (x{BUNDLE})"))
-    for i, name in enumerate(("images", "targets", "grids")):
-        np.save(out / f"{name}.npy", np.concatenate([c[i] for c in chunks]))
+    for chunk in tqdm(run_jobs(_chunk, parts, workers), total=len(parts), desc=f"base scenes (x{BUNDLE})"):
+        at = slice(len(facts), len(facts) + len(chunk[3]))
+        images[at], targets[at], grids[at] = chunk[:3]
+        facts += chunk[3]
+    for array in (images, targets, grids):
+        array.flush()
     part = out / "facts.json.part"
-    part.write_text(json.dumps([facts for c in chunks for facts in c[3]]), encoding="utf-8")
+    part.write_text(json.dumps(facts), encoding="utf-8")
     os.replace(part, out / "facts.json")  # last: its presence says that the rest is whole
     return out
 
 
 def _chunk(seeds: range) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[tuple[Any, ...]]]:
     views = [view for seed in seeds for view in scene_views(seed)]
-    images = np.stack([v.image.reshape(-1) for v in views])
-    grids = np.array([v.grid for v in views], np.uint8)
-    return images, np.stack([v.targets for v in views]), grids, [astuple(v.facts) for v in views]
+    images = np.zeros((len(views), CELLS * CELL * CELL * 3), np.uint8)
+    targets = np.full((len(views), CELLS, len(CLASSES)), IGNORED, np.int8)
+    for k, view in enumerate(views):
+        images[k, : view.image.size], targets[k, : len(view.targets)] = view.image.ravel(), view.targets
+    return images, targets, np.array([v.grid for v in views], np.uint8), [astuple(v.facts) for v in views]

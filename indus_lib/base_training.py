@@ -4,14 +4,14 @@ Two parts. (1) The tower alone learns which kinds of mark lie in which patch. (2
 every picture is looked at once, and the language model learns to answer from its features: a language model that is
 still blind would only shake them (docs/log.md).
 
-A sequence is one question about one view, in the chat form of the inspection loop; in the end every fourth has another
-view of the same scene before it, so that the model learns to look at the latest picture. One question only: with
-several, the earlier answers gave the later ones away, and 300 steps left the language model blind.
+A sequence is one question about one view, in the chat form of the loop; in the end every fourth has another view of the
+same scene before it: the latest picture counts. Several questions gave each other's answers away (docs/log.md).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,8 +25,9 @@ from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from . import base_scores, tiny_model
-from .base_data import CELL, CLASSES, GRIDS, IGNORED, VIEWS, free_points, generate
+from .base_data import CELLS, CLASSES, GRIDS, IGNORED, VIEWS, free_points, generate
 from .base_talk import NAMES, Facts, talk
+from .base_views import Views, position_ids
 from .base_vocabulary import vocabulary_texts
 from .fast_vision import accelerate
 from .processing import END_OF_TURN, load_processor
@@ -42,11 +43,11 @@ WARMUP = 0.06  # share of a part's steps
 class BaseConfig:
     """One run of pre-training. All values are ours (not in paper)."""
 
-    scenes: int = 6000
+    scenes: int = 20_000
     held_out: int = 200  # the last scenes are never trained on; the card's scores come from them
-    dense_steps: int = 2200
-    talk_steps: int = 900
-    batch: int = 64  # views of a step for the tower
+    dense_steps: int = 2176  # what 130 seconds of an H200 gave; the loss was still falling
+    talk_steps: int = 420
+    batch: int = 256  # views of a step for the tower
     questions: int = 96  # of a step for the language model
     short_share: float = 0.6  # of `talk_steps`, only questions with an answer of a word or two
     tower_rate: float = 1.0e-3
@@ -58,7 +59,7 @@ class BaseConfig:
 
     @property
     def steps(self) -> int:
-        """All steps of a run."""
+        """Of a run."""
         return self.dense_steps + self.talk_steps
 
 
@@ -68,16 +69,16 @@ class BaseTrainer:
     def __init__(self, config: BaseConfig, data: Path, out: Path, texts: list[str]):
         """`data`: what `base_data.generate` wrote; `texts`: for the tokenizer, beside the questions and answers."""
         self.config, self.out, self.step = config, out, 0
-        self.images, self.targets = np.load(data / "images.npy", mmap_mode="r"), np.load(data / "targets.npy")
-        self.grids = np.load(data / "grids.npy")
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.views = Views(data, self.device)
         self.facts = [Facts.of_json(f) for f in json.loads((data / "facts.json").read_text(encoding="utf-8"))]
         rng = np.random.default_rng(config.seed)
         pairs, _ = self.questions(np.arange(0, len(self.facts), 2), rng)
         corpus = [text for pair in pairs for text in pair] + texts
         self.model, self.processor = tiny_model.build(tiny_model.TinyConfig(), corpus, config.seed)
-        accelerate(self.model).train()
+        accelerate(self.model).to(self.device).train()
         torch.manual_seed(config.seed)
-        self.head = nn.Linear(self.model.config.text_config.hidden_size, len(CLASSES))
+        self.head = nn.Linear(self.model.config.text_config.hidden_size, len(CLASSES)).to(self.device)
         self.log: list[dict[str, float]] = []
         self._enter_part()
 
@@ -91,7 +92,9 @@ class BaseTrainer:
         c, visual = self.config, self.model.model.visual
         if self.talks:
             self._settle()
-            VisionMemory().attach(visual.requires_grad_(False))
+            visual.requires_grad_(False)
+            if self.device.type == "cpu":
+                VisionMemory().attach(visual)
         parameters = [p for p in self.model.parameters() if p.requires_grad] if self.talks else [
             *visual.parameters(), *self.head.parameters()]  # fmt: skip
         rate, steps = (c.language_rate, c.talk_steps) if self.talks else (c.tower_rate, c.dense_steps)
@@ -108,7 +111,7 @@ class BaseTrainer:
         """
         visual = self.model.model.visual
         rows = np.random.default_rng(self.config.seed).choice((self.config.scenes - self.config.held_out) * VIEWS, 128)
-        pixels, _, grid = self.views(rows, np.zeros((len(rows), 2), bool))
+        pixels, _, grid = self.views.take(rows, np.zeros((len(rows), 2), bool))
         merged = self.look(pixels, grid)
         mean = merged.mean(0)
         values, axes = torch.linalg.eigh((merged - mean).T @ (merged - mean) / len(merged))
@@ -161,8 +164,8 @@ class BaseTrainer:
             name, loss = "language", self._answers(*self.questions(rng.integers(views, size=c.questions), rng))
         else:
             rows = rng.choice(views, c.batch, replace=False)
-            pixels, targets, grid = self.views(rows, rng.random((len(rows), 2)) < 0.5)
-            name, loss = "dense", self._dense(self.look(pixels, grid), targets)
+            pixels, targets, grid = self.views.take(rows, rng.random((len(rows), 2)) < 0.5)
+            name, loss = "dense", self._dense(self.labels(pixels, grid), targets)
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([p for g in self.optimiser.param_groups for p in g["params"]], 1.0)
@@ -171,57 +174,59 @@ class BaseTrainer:
         return {name: loss.item()}
 
     def look(self, pixels: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-        """(B*36, D) merged patches."""
-        return self.model.model.visual(pixels, grid_thw=grid).pooler_output
+        """(merged patches of all views, D)."""
+        places = torch.cat([position_ids(*shape) for shape in grid[:, 1:].tolist()]).to(self.device)
+        with self.mixed():
+            return self.model.model.visual(pixels, grid_thw=grid, position_ids=places).pooler_output.float()
 
-    def views(self, rows: np.ndarray, flips: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Patches (B*144, 384), targets (B*36, classes), grids (B, 3); `flips` (B, 2): upside down, left to right."""
-        images, targets = [], []
-        for row, flip in zip(rows, flips, strict=True):
-            high, wide = GRIDS[self.grids[row]]
-            axes = np.flatnonzero(flip)
-            image = np.flip(self.images[row].reshape(high * CELL, wide * CELL, 3), axes)
-            images.append(np.ascontiguousarray(image))
-            targets.append(np.flip(self.targets[row].reshape(high, wide, -1), axes).reshape(-1, len(CLASSES)))
-        done = self.processor.image_processor(images, do_resize=False)
-        pixels, grid = (torch.as_tensor(np.asarray(done[k])) for k in ("pixel_values", "image_grid_thw"))
-        return pixels, torch.from_numpy(np.concatenate(targets).astype(np.float32)), grid
+    def mixed(self) -> torch.autocast:
+        """bfloat16 on a GPU."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
-    def _dense(self, merged: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Patch labels (B*36, classes) through the linear head."""
-        weight = torch.full((len(CLASSES),), self.config.positive_weight)
-        known, logits = (targets != IGNORED).float(), self.head(merged)
+    def labels(self, pixels: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        """Logits of the patch labels (B, 81, classes), zero where a view has fewer patches."""
+        logits = self.head(self.look(pixels, grid))
+        real = torch.arange(CELLS, device=self.device) < grid.prod(-1, keepdim=True) // 4
+        padded = logits.new_zeros(*real.shape, len(CLASSES))
+        padded[real] = logits
+        return padded
+
+    def _dense(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Loss of patch labels (B, 81, classes)."""
+        weight = torch.full((len(CLASSES),), self.config.positive_weight, device=self.device)
+        known = (targets != IGNORED).float()
         each = F.binary_cross_entropy_with_logits(logits, targets.clamp(min=0), pos_weight=weight, reduction="none")
-        each = (each * known).sum(0) / known.sum(0).clamp(min=1)
+        each = (each * known).sum((0, 1)) / known.sum((0, 1)).clamp(min=1)
         # the kinds are rare: their mean alone would vanish beside `any`
         return each[:-1].mean() * 4 + each[-1] + 2 * self._naming(logits, targets)
 
     def _naming(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Which of all kinds the patches of one mark show, taken together; logits, targets (B*36, classes).
+        """Which of all kinds the patches of one mark show, taken together; logits, targets (B, patches, classes).
 
         Patch by patch, "some mark" is learnt and its kind is not: after 2,200 steps a crack and a drilled hole were
         told apart no better than by chance (docs/log.md).
         """
         kinds = len(NAMES)
-        inside = (targets[:, :kinds] > 0).float().view(-1, 36, kinds)
+        inside = (targets[..., :kinds] > 0).float()
         size = inside.sum(1)  # (B, kinds)
-        pooled = torch.einsum("bpk,bpc->bkc", inside, logits[:, :kinds].view(-1, 36, kinds))
+        pooled = torch.einsum("bpk,bpc->bkc", inside, logits[..., :kinds])
         view, kind = (size > 0).nonzero(as_tuple=True)
         if not len(kind):
             return logits.sum() * 0
         return F.cross_entropy(pooled[view, kind] / size[view, kind, None], kind)
 
     def _answers(self, pairs: list[tuple[str, str]], shown: list[list[int]]) -> torch.Tensor:
-        """Mean negative log-likelihood of the answers; logits are made for their tokens alone."""
+        """Mean negative log-likelihood of the answers."""
         ids, labels = self.tokens(pairs, shown)
         at = labels[:, 1:] != UNLEARNT
-        hidden = self.forward(ids, shown)[:, :-1][at]
-        return F.cross_entropy(self.model.lm_head(hidden), labels[:, 1:][at])
+        with self.mixed():
+            logits = self.model.lm_head(self.forward(ids, shown)[:, :-1][at])
+        return F.cross_entropy(logits.float(), labels[:, 1:][at])
 
     def forward(self, ids: torch.Tensor, shown: list[list[int]]) -> torch.Tensor:
         """Hidden states (questions, L, D) of the last layer."""
         rows = np.array([r for views in shown for r in views])
-        pixels, _, grid = self.views(rows, np.zeros((len(rows), 2), bool))
+        pixels, _, grid = self.views.take(rows, np.zeros((len(rows), 2), bool))
         return self.model.model(
             input_ids=ids, attention_mask=(ids != self.processor.tokenizer.pad_token_id).long(),
             mm_token_type_ids=(ids == self.processor.image_token_id).long(), pixel_values=pixels, image_grid_thw=grid,
@@ -231,7 +236,10 @@ class BaseTrainer:
         """One question with its answer on each view, and the views shown for it: that one last."""
         c = self.config
         short = self.step < c.dense_steps + c.short_share * c.talk_steps
-        free = [free_points(self.targets[r], int(self.grids[r])) for r in rows]
+        free = [
+            free_points(t, int(g))
+            for t, g in zip(self.views.targets[rows].cpu().numpy(), self.views.grids[rows], strict=True)
+        ]
         pairs = [talk(rng, self.facts[r], empty, short) for r, empty in zip(rows, free, strict=True)]
         others = rows // VIEWS * VIEWS + rng.integers(VIEWS, size=len(rows))
         shown = [[int(r)] for r in rows]
@@ -242,15 +250,17 @@ class BaseTrainer:
     def tokens(self, pairs: list[tuple[str, str]], shown: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Right-padded ids and labels (questions, L), loss on the answers alone."""
         p, encode = self.processor, self.processor.tokenizer.encode
-        picture = f"<|vision_start|>{p.image_token * 36}<|vision_end|>"
+        picture = [f"<|vision_start|>{p.image_token * high * wide}<|vision_end|>" for high, wide in GRIDS]
         ids, labels = [], []
         for (question, answer), views in zip(pairs, shown, strict=True):
-            text = f"<|im_start|>user\n{picture * len(views)}{question}{END_OF_TURN}\n<|im_start|>assistant\n"
+            pictures = "".join(picture[int(self.views.grids[v])] for v in views)
+            text = f"<|im_start|>user\n{pictures}{question}{END_OF_TURN}\n<|im_start|>assistant\n"
             prompt, reply = (encode(t, add_special_tokens=False) for t in (text, answer + END_OF_TURN))
             ids.append(torch.tensor(prompt + reply))
             labels.append(torch.tensor([UNLEARNT] * len(prompt) + reply))
         pad = nn.utils.rnn.pad_sequence
-        return pad(ids, True, p.tokenizer.pad_token_id), pad(labels, True, UNLEARNT)
+        ids, labels = pad(ids, True, p.tokenizer.pad_token_id), pad(labels, True, UNLEARNT)
+        return ids.to(self.device), labels.to(self.device)
 
     def checkpoint(self) -> None:
         """Everything needed to go on, written atomically; the model folder too, so that it can be tried early."""
@@ -266,7 +276,7 @@ class BaseTrainer:
         path = self.out / "trainer.pt"
         if not path.is_file():
             return
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location=self.device)
         self.step, self.log = state["step"], state["log"]
         self.processor = load_processor(self.out)  # the weights belong to this very vocabulary
         self._enter_part()
@@ -276,7 +286,7 @@ class BaseTrainer:
     def save(self) -> Path:
         """Model folder with tokenizer, processor, grounding head and the loss curve."""
         tiny_model.save(self.model, self.processor, self.out)
-        head = {k: v.detach().contiguous() for k, v in self.head.state_dict().items()}
+        head = {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}
         save_file(head, self.out / "grounding.safetensors", metadata={"classes": json.dumps(CLASSES)})
         curve = {"config": asdict(self.config), "log": self.log[:: max(len(self.log) // 200, 1)]}
         (self.out / "training.json").write_text(json.dumps(curve), encoding="utf-8")
@@ -285,5 +295,6 @@ class BaseTrainer:
 
 def train(root: Path, out: Path, config: BaseConfig = BaseConfig()) -> Path:
     """`make base-model`: generate the scenes once, train, save to `out`."""
-    data = generate(root / "data/generated/base", config.scenes, seed=config.seed)
+    scenes = root / f"data/generated/base-{config.scenes}"
+    data = generate(scenes, config.scenes, seed=config.seed, workers=os.cpu_count() or 2)
     return BaseTrainer(config, data, out, vocabulary_texts(root)).run()

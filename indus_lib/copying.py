@@ -1,15 +1,21 @@
-"""To repeat a box that an observation names: the first lesson of a language model that starts anew (miniature only).
+"""What words alone teach: the first lessons of a language model that starts anew (miniature only).
 
-A location is mostly the box that a tool reported. In the order of a corpus a language model of a few million parameters
-learns such boxes by heart or not at all; shown the same observations with another box each time, and no picture, it
-learns within some two hundred steps to look the box up (docs/log.md). Verdicts and types are left to SFT: every answer
-that shares a box is a Yes, and half of them are of one type. Not in the paper; the 8B can do it. SFT itself goes on in
-the same way with its batches (`withhold`).
+To repeat a box that an observation names (`copy`). A location is mostly the box that a tool reported. In the order of a
+corpus a language model of a few million parameters learns such boxes by heart or not at all; shown the same
+observations with another box each time, and no picture, it learns within some two hundred steps to look the box up
+(docs/log.md). Verdicts and types are left out: every answer that shares a box is a Yes, and half of them are of one
+type.
+
+To decide from what is told (`read`). Where a tool answers in words alone, a norm to compare with or a deviation to
+judge, the verdict follows from them; seen four times each beside everything else, such texts are not understood
+(docs/log.md).
+
+Not in the paper; the 8B can do both. SFT itself goes on in the same way with its batches (`withhold`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +29,7 @@ from .train_data import IGNORED, Encoded, collate, number_ids
 
 BATCH, WARMUP = 32, 30  # answers, steps; not in paper
 CLIP = 1.0  # norm of the gradient; not in paper
+_Judged = tuple[torch.Tensor, torch.Tensor]  # loss, (tokens,) bool right or wrong
 
 
 def move(ids: torch.Tensor, place: torch.Tensor, numbers: torch.Tensor) -> None:
@@ -59,7 +66,7 @@ def withhold(inputs: dict[str, Any], share: float, numbers: torch.Tensor) -> dic
     }
 
 
-def lesson(
+def copy(
     model: Any, processor: Any, corpus: Sequence[Encoded], *, steps: int, rate: float, seed: int, progress: bool
 ) -> list[float]:
     """Train the language model in place on observations and answers that share a box, without any picture.
@@ -77,6 +84,41 @@ def lesson(
         Share of the boxes' numbers that were repeated rightly, at each step; empty if no conversation shares a box.
     """
     rows = [_exchange(one, processor.image_token_id) for one in corpus if (one.place > 0).any()]
+
+    def judge(each: torch.Tensor, hits: torch.Tensor, place: torch.Tensor, decision: torch.Tensor) -> _Judged:
+        of_box, worded = place > 0, decision == 0
+        return each[of_box].mean() + each[worded].mean(), hits[of_box]  # four numbers count as much as all tags
+
+    return _lesson("copying", model, processor, rows, judge, steps=steps, rate=rate, seed=seed, progress=progress)
+
+
+def read(
+    model: Any, processor: Any, corpus: Sequence[Encoded], *, steps: int, rate: float, seed: int, progress: bool,
+    weight: float,
+) -> list[float]:  # fmt: skip
+    """Train the language model in place on answers to what some tool says in words alone, without any picture.
+
+    Args:
+        weight: Of what an answer decides against its other tokens.
+        model, processor, corpus, steps, rate, seed, progress: As for `copy`.
+
+    Returns:
+        Share of the decisions that were told, at each step; empty if every tool gave a picture.
+    """
+    rows = [_exchange(one, processor.image_token_id) for one in corpus if _in_words(one, processor)]
+
+    def judge(each: torch.Tensor, hits: torch.Tensor, place: torch.Tensor, decision: torch.Tensor) -> _Judged:
+        weights = (1 + (weight - 1) * decision) * (place >= 0)  # a box that no observation names is a guess
+        return (each * weights).sum() / weights.sum(), hits[decision == 1]
+
+    return _lesson("reading", model, processor, rows, judge, steps=steps, rate=rate, seed=seed, progress=progress)
+
+
+def _lesson(
+    name: str, model: Any, processor: Any, rows: Sequence[Encoded], judge: Callable[..., _Judged], *, steps: int,
+    rate: float, seed: int, progress: bool,
+) -> list[float]:  # fmt: skip
+    """Train on exchanges; `judge` gives the loss, and the tokens that count as right or wrong."""
     if not rows:
         return []
     numbers = torch.from_numpy(number_ids(processor)).to(model.device)
@@ -84,32 +126,47 @@ def lesson(
     optimizer = torch.optim.AdamW(language, lr=rate)
     schedule = get_cosine_schedule_with_warmup(optimizer, min(WARMUP, steps // 2), steps)
     shares = []
-    bar = tqdm(_batches(rows, steps, seed), desc="SFT: copying", total=steps, disable=not progress, unit="step")
+    bar = tqdm(_batches(rows, steps, seed), desc=f"SFT: {name}", total=steps, disable=not progress, unit="step")
     for batch in bar:
         padded = collate(batch, processor.tokenizer.pad_token_id, processor.image_token_id)
-        names = ("input_ids", "attention_mask", "labels", "place")
-        ids, attended, labels, place = (padded[name].to(model.device) for name in names)
+        names = ("input_ids", "attention_mask", "labels", "place", "decision")
+        ids, attended, labels, place, decision = (padded[name].to(model.device) for name in names)
         for row in range(len(ids)):
             move(ids[row], place[row], numbers)
         logits = model(input_ids=ids, attention_mask=attended, use_cache=False).logits[:, :-1].float()
-        right, targets, copied = labels[:, 1:] != IGNORED, ids[:, 1:], place[:, 1:] > 0
-        each = cross_entropy(logits[right], targets[right], reduction="none")
-        of_box, worded = copied[right], padded["decision"].to(model.device)[:, 1:][right] == 0
+        learnt = labels[:, 1:] != IGNORED
+        scores, targets = logits[learnt], ids[:, 1:][learnt]
+        each = cross_entropy(scores, targets, reduction="none")
+        loss, hits = judge(each, scores.argmax(-1) == targets, place[:, 1:][learnt], decision[:, 1:][learnt])
         optimizer.zero_grad()
-        (each[of_box].mean() + each[worded].mean()).backward()  # four numbers count as much as all tags
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(language, CLIP)
         optimizer.step()
         schedule.step()
-        hits = logits[right].argmax(-1)[of_box] == targets[right][of_box]
         shares.append(float(hits.float().mean()))
-        bar.set_postfix(copied=f"{shares[-1]:.2f}", refresh=False)
+        bar.set_postfix(right=f"{shares[-1]:.2f}", refresh=False)
     return shares
+
+
+def _first_turn(one: Encoded) -> int:
+    """Tokens up to the end of the first turn; 0 if it is the only one."""
+    ends = np.flatnonzero(np.diff(one.mask.astype(int)) < 0)
+    return int(ends[0]) + 1 if len(ends) else 0
+
+
+def _in_words(one: Encoded, processor: Any) -> bool:
+    """Whether some tool answered in words alone: fewer pictures came than were asked for."""
+    first = _first_turn(one)
+    if not first or not one.mask[first:].any():
+        return False
+    asked = processor.tokenizer.decode(one.input_ids[:first][one.mask[:first]]).count('"name"')
+    images = one.input_ids[first:] == processor.image_token_id
+    return int((images & ~np.append(False, images[:-1])).sum()) < asked
 
 
 def _exchange(one: Encoded, image_id: int) -> Encoded:
     """What follows the first turn, its pictures left out."""
-    first = int((np.diff(one.mask.astype(int)) < 0).argmax()) + 1
-    keep = (np.arange(len(one)) >= first) & (one.input_ids != image_id)
+    keep = (np.arange(len(one)) >= _first_turn(one)) & (one.input_ids != image_id)
     by_token = {name: getattr(one, name)[keep] for name in ("input_ids", "mask", "decision", "place")}
     return replace(one, pixel_values=torch.zeros(0), image_grid_thw=torch.zeros(0), **by_token)
 

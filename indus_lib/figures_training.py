@@ -23,8 +23,9 @@ SMOOTH = 5  # steps of the running mean drawn over the raw line
 LESSONS = {
     "looked": ("First, to look", "share of choices told"),
     "copied": ("Then, to copy", "share of numbers repeated"),
+    "read": ("Then, to read", "share of choices told"),
 }
-"""What SFT of a miniature begins with (`looking`, `copying`): title and axis of each."""
+"""What SFT of a miniature begins with (`looking`, `copying.copy`, `copying.read`): title and axis of each."""
 
 PANELS: tuple[tuple[str, tuple[tuple[str, str], ...], tuple[float, float] | None], ...] = (
     ("Reward", (("reward", "total"), ("reward/acc", "gate"), ("reward/format", "format")), None),

@@ -6,7 +6,8 @@ are merged, full weights saved as they are. A killed run goes on from its last c
 
 Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given); every other
 trajectory is learnt under a shorter list of tools (`train_data.offered`). For the miniature alone, none of it for the
-8B: the language model starts anew (`SFT.restart`) and learns to repeat a box before anything else (`SFT.copying`);
+8B: the tower first learns what a photograph asks for (`SFT.looking`), the language model starts anew (`SFT.restart`)
+and learns to repeat a box (`SFT.copying`) and to decide from words alone (`SFT.reading`) before anything else;
 thoughts are cut short (`SFT.terse`); decisions (what is seen, whether to ask, which tool) and, a quarter as much,
 places and types count more than other tokens (`SFT.decision_weight`) once the format is learnt (`SFT.format_first`);
 rounds are learnt apart, some second ones from the observation alone, and a box that answer and observation share lies
@@ -37,15 +38,15 @@ from .vision_memory import VisionMemory
 
 WEIGHT_DECAY = 0.01  # not in paper
 REMEMBERED = 2**32  # bytes of features of a frozen tower, kept over the epochs
-COPIED = "copied.json"  # of the language model's first lesson, in the work folder
+WORDS = "words.json"  # courses of the language model's first lessons, in the work folder
 LARGE = 1e9  # parameters; above, activations are recomputed in the backward pass (section 6)
 
 
 class Buckets(LengthGroupedSampler):
     """Order of an epoch in batches of similar length, from seed and epoch alone: a resumed run has the same order.
 
-    The batches themselves come in random order. The stock sampler sorts fifty of them at a time, longest first, so that
-    second rounds and first ones, which differ in length, would take turns of some 25 steps each (docs/log.md).
+    The batches come in random order. The stock sampler sorts fifty at a time, longest first, so that second rounds and
+    first ones, which differ in length, would take turns of some 25 steps each (docs/log.md).
 
     `lengths` are of what is given (instruction, pictures, observations), not of the whole: a Yes is longer than a No by
     location and type, and batches of similar whole length hold one verdict only, from which nothing is learnt.
@@ -180,8 +181,8 @@ def train(
     model, processor, looked = _prepare(
         base, corpus, validation, config, work, seed, lora=lora, dtype=dtype, progress=progress
     )
-    if config.copying and not checkpoint:  # a checkpoint has learnt it
-        _copy(model, processor, corpus, config, work, seed, progress)
+    if not checkpoint:  # a checkpoint has had them
+        _words(model, processor, corpus, config, work, seed, progress)
     arguments = _arguments(work, config, model, seed, save_steps, bool(validation))
     rows = rounds_apart(corpus, processor) if config.withheld else corpus
     trainer = _trainer(model, processor, arguments, config, rows, validation, progress)
@@ -190,7 +191,7 @@ def train(
     facts |= {
         "stage": "sft", "run": run, "base": Path(base).name, "seconds_since_resume": time.perf_counter() - start,
         "conversations": len(corpus), "learnt_tokens": int(sum(one.mask.sum() for one in corpus)),
-        "looked": looked, "copied": json.loads((work / COPIED).read_text()) if config.copying else [],
+        "looked": looked, **json.loads((work / WORDS).read_text()),
     }  # fmt: skip
     return training_runs.finish(trainer, base, processor, out, facts, lora=lora)
 
@@ -199,18 +200,20 @@ def _check(corpus: Sequence[Encoded], config: SFT, lora: bool) -> None:
     if not corpus:
         raise ValueError("nothing to train on: the corpus is empty")
     if config.looking and lora:
-        raise ValueError(
-            "SFT.looking changes the tower, and only an adapter is kept of a LoRA run: set one of them off"
-        )
+        raise ValueError("SFT.looking changes the tower, a LoRA run keeps its adapter alone: set one of them off")
 
 
-def _copy(
+def _words(
     model: Any, processor: Any, corpus: Sequence[Encoded], config: SFT, work: Path, seed: int, progress: bool
 ) -> None:
-    """The language model's first lesson; its course goes to the work folder."""
-    steps, rate = config.copying, config.learning_rate
-    shares = copying.lesson(model, processor, corpus, steps=steps, rate=rate, seed=seed, progress=progress)
-    (work / COPIED).write_text(json.dumps(shares))
+    """The language model's first lessons; their courses go to the work folder."""
+    courses, options = {}, {"rate": config.learning_rate, "seed": seed, "progress": progress}
+    if config.copying:
+        courses["copied"] = copying.copy(model, processor, corpus, steps=config.copying, **options)
+    if config.reading:
+        options |= {"steps": config.reading, "weight": config.decision_weight}
+        courses["read"] = copying.read(model, processor, corpus, **options)
+    (work / WORDS).write_text(json.dumps(courses))
 
 
 def _trainer(

@@ -33,11 +33,11 @@ class TinyConfig:
 
     view: int = 144  # pixels a side of what the encoder sees of a square image; tools work on the original
     patch: int = 8
-    grid: int = 12  # patches a side in pre-training; for larger views transformers interpolates the position embeddings
+    grid: int = 18  # patches a side in pre-training; for larger views transformers interpolates the position embeddings
     vision_hidden: int = 192
-    vision_depth: int = 5
+    vision_depth: int = 6
     vision_heads: int = 6
-    vision_mlp: int = 576
+    vision_mlp: int = 768
     deepstack: tuple[int, ...] = (2,)
     hidden: int = 192
     depth: int = 3

@@ -1,0 +1,80 @@
+"""Views of pre-training as the tower takes them, many at once, where it is trained: on a GPU all of them lie there."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers.vision_utils import get_vision_position_ids
+
+from .base_data import CELL, CELLS, CLASSES, GRIDS
+from .processing import LEAST_DEVIATION
+
+
+def patches(images: torch.Tensor) -> torch.Tensor:
+    """(B, H, W, 3) uint8 -> (B, patches, 384), exactly as `StandardisedImageProcessor`, all images at once."""
+    b, high, wide, _ = images.shape
+    x = images.float().div(255).flatten(1)
+    x = x - x.mean(1, keepdim=True)
+    x = x / x.std(1, keepdim=True, correction=0).clamp(min=LEAST_DEVIATION)
+    x = x.view(b, high // 16, 2, 8, wide // 16, 2, 8, 3).permute(0, 1, 4, 2, 5, 7, 3, 6)  # blocks, in block, C, 8, 8
+    return x.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, 2, -1, -1).reshape(b, high * wide // 64, 3 * 2 * 8 * 8)
+
+
+@lru_cache
+def position_ids(high: int, wide: int) -> torch.Tensor:
+    """(patches, 2) of a grid: transformers makes them image by image, a thousand small calls a step."""
+    return get_vision_position_ids(torch.tensor([[1, high, wide]]), 2)
+
+
+def _mirrored() -> torch.Tensor:
+    """(grids, 2, 2, 81): for each patch of a view turned upside down, left to right, the patch it was."""
+    index = torch.arange(CELLS).repeat(len(GRIDS), 2, 2, 1)
+    for kind, shape in enumerate(GRIDS):
+        cells = np.arange(np.prod(shape)).reshape(shape)
+        for down, across in np.ndindex(2, 2):
+            turned = cells[:: 1 - 2 * down, :: 1 - 2 * across].ravel()
+            index[kind, down, across, : cells.size] = torch.from_numpy(turned.copy())
+    return index
+
+
+MIRRORED = _mirrored()
+
+
+class Views:
+    """What `base_data.generate` wrote: images (N, 81 * 768), targets (N, 81, classes), grids (N,)."""
+
+    def __init__(self, data: Path, device: torch.device):
+        names = ("images", "targets", "grids")
+        self.device = device
+        self.images, self.targets, self.grids = (
+            torch.from_numpy(np.load(data / f"{name}.npy", mmap_mode="c")) for name in names
+        )
+        if device.type == "cuda":  # 6 GB
+            self.images, self.targets = self.images.to(device), self.targets.to(device)
+
+    def take(self, rows: np.ndarray, flips: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Patches of all views (n, 384), targets (B, 81, classes), grids (B, 3); `flips` (B, 2): upside down, left to
+        right."""
+        at, (down, across) = (
+            torch.from_numpy(np.asarray(rows)).to(self.device),
+            torch.from_numpy(flips).to(self.device).T,
+        )
+        kinds = self.grids[rows].long()
+        grid = 2 * torch.tensor(GRIDS)[kinds]
+        counts = grid.prod(-1)
+        starts = (counts.cumsum(0) - counts).to(self.device)
+        pixels = torch.empty(int(counts.sum()), 3 * 2 * 8 * 8, device=self.device)
+        for kind in kinds.unique().tolist():
+            here = (kinds == kind).nonzero()[:, 0].to(self.device)
+            high, wide = (CELL * n for n in GRIDS[kind])
+            images = self.images[at[here], : high * wide * 3].view(-1, high, wide, 3)
+            for axis, turned in ((1, down), (2, across)):
+                images = torch.where(turned[here][:, None, None, None], images.flip(axis), images)
+            found = patches(images)
+            pixels[starts[here][:, None] + torch.arange(found.shape[1], device=self.device)] = found
+        source = MIRRORED.to(self.device)[kinds.to(self.device), down.long(), across.long()]
+        targets = self.targets[at].gather(1, source[..., None].expand(-1, -1, len(CLASSES)))
+        return pixels, targets.float(), torch.cat([torch.ones(len(grid), 1, dtype=grid.dtype), grid], 1).to(self.device)
