@@ -132,7 +132,7 @@ def test_settling_changes_no_patch_label(data: Path, tmp_path: Path) -> None:
     trainer._settle()
     merged = trainer.look(pixels, grid)
     torch.testing.assert_close(trainer.labels(pixels, grid), before, rtol=1e-4, atol=1e-4)
-    assert 0 < float(merged.std()) < 3 * base_training.FEATURE_SIZE
+    assert 0 < float(merged.detach().std()) < 3 * base_training.FEATURE_SIZE
     assert not trainer.model.model.visual(pixels, grid_thw=grid).deepstack_features[0].any()
 
 
