@@ -45,7 +45,7 @@ class BaseConfig:
 
     scenes: int = 20_000
     held_out: int = 200  # the last scenes are never trained on; the card's scores come from them
-    dense_steps: int = 2176  # what 130 seconds of an H200 gave; the loss was still falling
+    dense_steps: int = 2176  # two minutes of an H200; the loss was still falling
     talk_steps: int = 420
     batch: int = 256  # views of a step for the tower
     questions: int = 96  # of a step for the language model
