@@ -31,7 +31,8 @@ def scores(trainer: BaseTrainer, scenes: int | None = None) -> dict[str, float]:
         rows = np.arange(first * VIEWS, min(first + 8, c.scenes) * VIEWS)
         pixels, targets, grid = trainer.views.take(rows, np.zeros((len(rows), 2), bool))
         logits = trainer.labels(pixels, grid)
-        named += _named(logits, targets)
+        pooled, kind = by_mark(logits, targets)
+        named += (pooled.argmax(-1) == kind).tolist()
         for k, view in enumerate(rows % VIEWS):
             kind = "global" if view == 0 else "map" if view == VIEWS - 1 else "window"
             found[kind].append((logits[k, :, -1], targets[k, :, -1]))
@@ -45,12 +46,16 @@ def scores(trainer: BaseTrainer, scenes: int | None = None) -> dict[str, float]:
     return result
 
 
-def _named(logits: torch.Tensor, targets: torch.Tensor) -> list[bool]:
-    """Of each kind in each view, whether its patches together say so; logits, targets (B, patches, classes)."""
+def by_mark(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """For each kind in each view the mean logits (M, kinds) of its patches, taken together, and the kind (M,).
+
+    logits, targets: (B, patches, classes).
+    """
     inside = (targets[..., : len(NAMES)] > 0).float()
-    view, kind = (inside.sum(1) > 0).nonzero(as_tuple=True)
-    pooled = torch.einsum("bpk,bpc->bkc", inside, logits[..., : len(NAMES)])[view, kind]
-    return (pooled.argmax(-1) == kind).tolist()
+    size = inside.sum(1)  # (B, kinds)
+    view, kind = (size > 0).nonzero(as_tuple=True)
+    pooled = torch.einsum("bpk,bpc->bkc", inside, logits[..., : len(NAMES)])
+    return pooled[view, kind] / size[view, kind, None], kind
 
 
 def _judge(trainer: BaseTrainer, rows: np.ndarray, right: dict[str, Any]) -> None:
@@ -58,8 +63,10 @@ def _judge(trainer: BaseTrainer, rows: np.ndarray, right: dict[str, Any]) -> Non
     rows = np.repeat(rows, 3)
     pairs, _ = trainer.questions(rows, np.random.default_rng(rows))
     other, kinds = rows.copy(), trainer.views.grids[rows].numpy()
-    for kind in np.unique(kinds):  # of the same shape, so that the question keeps its length
-        other[kinds == kind] = np.roll(rows[kinds == kind], 3 * VIEWS)
+    for kind, count in zip(
+        *np.unique(kinds, return_counts=True), strict=True
+    ):  # of one shape: questions keep their length
+        other[kinds == kind] = np.roll(rows[kinds == kind], 3 * min(VIEWS, count // 6))  # a view alone stays itself
     ids, labels = trainer.tokens(pairs, [[r] for r in rows])
     first = (labels != UNLEARNT).int().argmax(1)
     line = torch.arange(len(rows), device=trainer.device)

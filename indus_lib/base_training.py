@@ -206,14 +206,8 @@ class BaseTrainer:
         Patch by patch, "some mark" is learnt and its kind is not: after 2,200 steps a crack and a drilled hole were
         told apart no better than by chance (docs/log.md).
         """
-        kinds = len(NAMES)
-        inside = (targets[..., :kinds] > 0).float()
-        size = inside.sum(1)  # (B, kinds)
-        pooled = torch.einsum("bpk,bpc->bkc", inside, logits[..., :kinds])
-        view, kind = (size > 0).nonzero(as_tuple=True)
-        if not len(kind):
-            return logits.sum() * 0
-        return F.cross_entropy(pooled[view, kind] / size[view, kind, None], kind)
+        pooled, kind = base_scores.by_mark(logits, targets)
+        return F.cross_entropy(pooled, kind) if len(kind) else logits.sum() * 0
 
     def _answers(self, pairs: list[tuple[str, str]], shown: list[list[int]]) -> torch.Tensor:
         """Mean negative log-likelihood of the answers."""

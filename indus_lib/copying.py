@@ -148,16 +148,10 @@ def _lesson(
     return shares
 
 
-def _first_turn(one: Encoded) -> int:
-    """Tokens up to the end of the first turn; 0 if it is the only one."""
-    ends = np.flatnonzero(np.diff(one.mask.astype(int)) < 0)
-    return int(ends[0]) + 1 if len(ends) else 0
-
-
 def _in_words(one: Encoded, processor: Any) -> bool:
     """Whether some tool answered in words alone: fewer pictures came than were asked for."""
-    first = _first_turn(one)
-    if not first or not one.mask[first:].any():
+    first = one.first_turn
+    if not one.mask[first:].any():
         return False
     asked = processor.tokenizer.decode(one.input_ids[:first][one.mask[:first]]).count('"name"')
     images = one.input_ids[first:] == processor.image_token_id
@@ -166,7 +160,7 @@ def _in_words(one: Encoded, processor: Any) -> bool:
 
 def _exchange(one: Encoded, image_id: int) -> Encoded:
     """What follows the first turn, its pictures left out."""
-    keep = (np.arange(len(one)) >= _first_turn(one)) & (one.input_ids != image_id)
+    keep = (np.arange(len(one)) >= one.first_turn) & (one.input_ids != image_id)
     by_token = {name: getattr(one, name)[keep] for name in ("input_ids", "mask", "decision", "place")}
     return replace(one, pixel_values=torch.zeros(0), image_grid_thw=torch.zeros(0), **by_token)
 

@@ -103,8 +103,7 @@ def lesson(visual: Any, corpus: Sequence[Encoded], *, epochs: int, seed: int, pr
 
 def decisions(one: Encoded) -> tuple[int, ...]:
     """Tokens of what the first turn decides: to ask or to answer, and which tools."""
-    ends = np.flatnonzero(np.diff(one.mask.astype(int)) < 0)
-    first = slice(None, int(ends[0]) + 1 if len(ends) else None)
+    first = slice(one.first_turn)
     return tuple(one.input_ids[first][one.decision[first] == 1].tolist())
 
 

@@ -179,7 +179,7 @@ def train(
     work, checkpoint = training_runs.open_work(out, run)
     set_seed(seed)
     model, processor, looked = _prepare(
-        base, corpus, validation, config, work, seed, lora=lora, dtype=dtype, progress=progress
+        base, corpus, validation, config, work, seed=seed, lora=lora, dtype=dtype, progress=progress
     )
     if not checkpoint:  # a checkpoint has had them
         _words(model, processor, corpus, config, work, seed, progress)
@@ -233,14 +233,13 @@ def _trainer(
 
 
 def _prepare(
-    base: Path | str, corpus: Sequence[Encoded], validation: Sequence[Encoded], config: SFT, work: Path, seed: int,
-    **options: Any,
+    base: Path | str, corpus: Sequence[Encoded], validation: Sequence[Encoded], config: SFT, work: Path, *, seed: int,
+    lora: bool, dtype: str, progress: bool,
 ) -> tuple[Any, Any, list[float]]:  # fmt: skip
     """(model to train, processor, course of the tower's lesson). On a CPU a frozen tower looks at every picture once,
     at first. The random state behind the lesson is the same for a run that is resumed."""
-    lora, progress = options["lora"], options["progress"]
     frozen = not config.vision_rate
-    model, processor = training_runs.prepare(base, lora=lora, dtype=options["dtype"], freeze_vision=frozen)
+    model, processor = training_runs.prepare(base, lora=lora, dtype=dtype, freeze_vision=frozen)
     visual, looked = model.model.visual, []
     if config.looking:
         looked = looking.once(visual, corpus, work, epochs=config.looking, seed=seed, progress=progress)

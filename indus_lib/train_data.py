@@ -62,6 +62,12 @@ class Encoded:
         """Tokens before the first generated one (all of them when there is none)."""
         return int(self.mask.argmax()) if self.mask.any() else len(self.mask)
 
+    @property
+    def first_turn(self) -> int:
+        """Tokens up to the end of the agent's first turn; all of them when it is the only one."""
+        ends = np.flatnonzero(np.diff(self.mask.astype(int)) < 0)
+        return int(ends[0]) + 1 if len(ends) else len(self)
+
     def __len__(self) -> int:
         return len(self.input_ids)
 
@@ -206,11 +212,10 @@ def rounds_apart(rows: Iterable[Encoded], processor: IndusProcessor) -> list[Enc
     """
     apart = []
     for one in rows:
-        ends = np.flatnonzero(np.diff(one.mask.astype(int)) < 0) + 1
-        if not len(ends):
+        end = one.first_turn
+        if not one.mask[end:].any():
             apart.append(one)
             continue
-        end = int(ends[0])  # of the first turn
         patches = one.image_grid_thw.prod(-1)
         tokens = int((one.input_ids[:end] == processor.image_token_id).sum())
         n = int((patches.cumsum(0) // processor.image_processor.merge_size**2 <= tokens).sum())  # pictures before it
