@@ -15,7 +15,6 @@ Not in the paper; the 8B can do both. SFT itself goes on in the same way with it
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -30,7 +29,6 @@ from .train_data import IGNORED, Encoded, collate, number_ids
 
 BATCH, WARMUP = 32, 30  # answers, steps; not in paper
 CLIP = 1.0  # norm of the gradient; not in paper
-RARE = 0.05  # share of the answers from which a choice of tools is practised; not in paper
 _Judged = tuple[torch.Tensor, torch.Tensor]  # loss, (tokens,) bool right or wrong
 
 
@@ -85,7 +83,7 @@ def copy(
     Returns:
         Share of the boxes' numbers that were repeated rightly, at each step; empty if no conversation shares a box.
     """
-    rows = [one for one in corpus if (one.place > 0).any()]
+    rows = [_exchange(one, processor.image_token_id) for one in corpus if (one.place > 0).any()]
 
     def judge(each: torch.Tensor, hits: torch.Tensor, place: torch.Tensor, decision: torch.Tensor) -> _Judged:
         of_box, worded = place > 0, decision == 0
@@ -107,7 +105,7 @@ def read(
     Returns:
         Share of the decisions that were told, at each step; empty if every tool gave a picture.
     """
-    rows = [one for one in corpus if _in_words(one, processor)]
+    rows = [_exchange(one, processor.image_token_id) for one in corpus if _in_words(one, processor)]
 
     def judge(each: torch.Tensor, hits: torch.Tensor, place: torch.Tensor, decision: torch.Tensor) -> _Judged:
         weights = (1 + (weight - 1) * decision) * (place >= 0)  # a box that no observation names is a guess
@@ -120,7 +118,7 @@ def _lesson(
     name: str, model: Any, processor: Any, rows: Sequence[Encoded], judge: Callable[..., _Judged], *, steps: int,
     rate: float, seed: int, progress: bool,
 ) -> list[float]:  # fmt: skip
-    """Train on exchanges of `rows`; `judge` gives the loss, and the tokens that count as right or wrong."""
+    """Train on exchanges; `judge` gives the loss, and the tokens that count as right or wrong."""
     if not rows:
         return []
     numbers = torch.from_numpy(number_ids(processor)).to(model.device)
@@ -128,8 +126,7 @@ def _lesson(
     optimizer = torch.optim.AdamW(language, lr=rate)
     schedule = get_cosine_schedule_with_warmup(optimizer, min(WARMUP, steps // 2), steps)
     shares = []
-    batches = _batches(rows, processor.image_token_id, steps, seed)
-    bar = tqdm(batches, desc=f"SFT: {name}", total=steps, disable=not progress, unit="step")
+    bar = tqdm(_batches(rows, steps, seed), desc=f"SFT: {name}", total=steps, disable=not progress, unit="step")
     for batch in bar:
         padded = collate(batch, processor.tokenizer.pad_token_id, processor.image_token_id)
         names = ("input_ids", "attention_mask", "labels", "place", "decision")
@@ -168,14 +165,7 @@ def _exchange(one: Encoded, image_id: int) -> Encoded:
     return replace(one, pixel_values=torch.zeros(0), image_grid_thw=torch.zeros(0), **by_token)
 
 
-def _batches(rows: Sequence[Encoded], image_id: int, steps: int, seed: int) -> Iterator[list[Encoded]]:
-    """Exchanges behind every choice of tools equally often: each has its own wording, and most boxes to repeat would be
-    a crop's. A rare choice is left out: drawn so often, its few answers would be learnt by heart."""
-    groups = defaultdict(list)
-    for one in rows:
-        groups[one.decided()].append(_exchange(one, image_id))
-    common = [group for group in groups.values() if len(group) >= RARE * len(rows)]
+def _batches(rows: Sequence[Encoded], steps: int, seed: int) -> Iterator[list[Encoded]]:
     rng = np.random.default_rng(seed)
     for _ in range(steps):
-        chosen = [common[k] for k in rng.integers(len(common), size=BATCH)]
-        yield [group[rng.integers(len(group))] for group in chosen]
+        yield [rows[k] for k in rng.integers(len(rows), size=BATCH)]

@@ -2,7 +2,9 @@
 
 The base's tower was made to find marks, not to tell an even sheet from a plate with a row on it, and a language model
 that begins anew learns little of what it sees through it (docs/log.md). So its last blocks first learn, with a head
-that is X
+that is thrown away, from each photograph of the corpus what the first turn decides, and from each picture, photograph
+or tool's, the verdict. The verdict is read from the mean of the patches: then every patch carries it, and a language
+model finds it wherever it looks.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
-from .train_data import NAME, SHARES, Encoded
+from .train_data import Encoded
 
 BLOCKS = 2  # of the tower, from its end; not in paper, like all below
 BATCH, WARMUP = 32, 50  # pictures, steps
@@ -31,7 +33,7 @@ DROPPED = 0.3  # share of the patches that a step leaves out, so that no place i
 RATE, HEAD_RATE, WEIGHT_DECAY = 3e-4, 1e-3, 0.05
 QUERIES = 4
 UNTOLD = -100  # no target
-COURSE, TOWER = "looked.json", "tower.safetensors"  # what the lesson leaves in a work folder
+SHARES, TOWER = "looked.json", "tower.safetensors"  # what the lesson leaves in a work folder
 
 
 @dataclass(frozen=True)
@@ -42,42 +44,40 @@ class Picture:
         of: Index of the conversation.
         shape: (frames, rows, columns) of its patches.
         first, end: Its rows of the conversation's `pixel_values`.
-        targets: Index of the first turn's decision (`UNTOLD` for a tool's picture), of the verdict, and of the type
-            (`UNTOLD` for a No).
+        targets: Index of the first turn's decision, of the verdict; `UNTOLD` where a tool's picture tells nothing.
     """
 
     of: int
     shape: tuple[int, int, int]
     first: int
     end: int
-    targets: tuple[int, int, int]
+    targets: tuple[int, int]
 
 
 class Head(nn.Module):
     """Merged patches (B, N, D) -> logits of the first turn's decision (B, K), read linearly from their mean and a few
-    weighted means, of the verdict (B, V) and of the type (B, T), from the mean alone."""
+    weighted means, and of the verdict (B, V), from the mean alone."""
 
-    def __init__(self, width: int, choices: int, verdicts: int, kinds: int) -> None:
+    def __init__(self, width: int, choices: int, verdicts: int) -> None:
         super().__init__()
         self.norm, self.query = nn.LayerNorm(width), nn.Linear(width, QUERIES)
-        self.read = nn.Linear(width * (QUERIES + 1), choices)
-        self.judge, self.name = nn.Linear(width, verdicts), nn.Linear(width, kinds)
+        self.read, self.judge = nn.Linear(width * (QUERIES + 1), choices), nn.Linear(width, verdicts)
 
-    def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See the class."""
         seen = self.norm(patches)
         weighted = self.query(seen).softmax(1).transpose(1, 2) @ seen
         mean = seen.mean(1)
-        return self.read(torch.cat([mean, weighted.flatten(1)], 1)), self.judge(mean), self.name(mean)
+        return self.read(torch.cat([mean, weighted.flatten(1)], 1)), self.judge(mean)
 
 
 def once(visual: Any, corpus: Sequence[Encoded], work: Path, **options: Any) -> list[float]:
     """`lesson`, or what it left in `work`: a run that is resumed takes up the tower that has had it."""
     if (work / TOWER).is_file():
         visual.load_state_dict(load_file(work / TOWER))
-        return json.loads((work / COURSE).read_text())
+        return json.loads((work / SHARES).read_text())
     shares = lesson(visual, corpus, **options)
-    (work / COURSE).write_text(json.dumps(shares))
+    (work / SHARES).write_text(json.dumps(shares))
     part = work / f"{TOWER}.part"
     save_file({name: weight.contiguous() for name, weight in visual.state_dict().items()}, part)
     os.replace(part, work / TOWER)
@@ -95,7 +95,7 @@ def lesson(visual: Any, corpus: Sequence[Encoded], *, epochs: int, seed: int, pr
         progress: Whether to show a bar.
 
     Returns:
-        Share of the decisions, verdicts and types that were told, at each step.
+        Share of the decisions and verdicts that were told, at each step.
     """
     generator = np.random.default_rng(seed)
     shown, counts = pictures(corpus)
@@ -126,29 +126,26 @@ def lesson(visual: Any, corpus: Sequence[Encoded], *, epochs: int, seed: int, pr
     return shares
 
 
-def pictures(corpus: Sequence[Encoded]) -> tuple[list[Picture], tuple[int, int, int]]:
-    """Pictures of a corpus with what they tell, and how many different decisions, verdicts and types there are."""
-    asked, judged = [one.decided() for one in corpus], [one.decided(last=True) for one in corpus]
-    named = [_type(one) for one in corpus]
-    known = [sorted(set(found) - {()}) for found in (asked, judged, named)]
-    shown = []
+def decisions(one: Encoded, *, last: bool = False) -> tuple[int, ...]:
+    """Tokens of what the first turn decides, to ask or to answer and which tools, or of what the last one does: the
+    verdict."""
+    turns = np.cumsum(np.diff(one.mask.astype(int), prepend=0) > 0)  # number of the turn at each of its tokens
+    at = turns == (turns[-1] if last else 1)
+    return tuple(one.input_ids[at & (one.decision == 1)].tolist())
+
+
+def pictures(corpus: Sequence[Encoded]) -> tuple[list[Picture], tuple[int, int]]:
+    """Pictures of a corpus with what they tell, and how many different decisions and verdicts there are."""
+    asked, judged = [decisions(one) for one in corpus], [decisions(one, last=True) for one in corpus]
+    choices, verdicts = sorted(set(asked)), sorted(set(judged))
+    found = []
     for k, one in enumerate(corpus):
-        of = [
-            names.index(found[k]) if found[k] else UNTOLD
-            for names, found in zip(known, (asked, judged, named), strict=False)
-        ]
-        first = 0
+        verdict, first = verdicts.index(judged[k]), 0
         for j, shape in enumerate(one.image_grid_thw.tolist()):
             end = first + int(np.prod(shape))
-            shown.append(Picture(k, tuple(shape), first, end, (UNTOLD if j else of[0], of[1], of[2])))
+            found.append(Picture(k, tuple(shape), first, end, (UNTOLD if j else choices.index(asked[k]), verdict)))
             first = end
-    return shown, (len(known[0]), len(known[1]), len(known[2]))
-
-
-def _type(one: Encoded) -> tuple[int, ...]:
-    """Tokens of the type, the last thing that an answer names; () for a No."""
-    at = np.flatnonzero(one.decision == SHARES[NAME])
-    return tuple(one.input_ids[np.split(at, np.flatnonzero(np.diff(at) > 1) + 1)[-1]].tolist())
+    return found, (len(choices), len(verdicts))
 
 
 def _patches(

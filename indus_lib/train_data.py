@@ -68,11 +68,6 @@ class Encoded:
         ends = np.flatnonzero(np.diff(self.mask.astype(int)) < 0)
         return int(ends[0]) + 1 if len(ends) else len(self)
 
-    def decided(self, *, last: bool = False) -> tuple[int, ...]:
-        """Tokens of what the first turn decides, to ask or to answer and which tools, or the last one: the verdict."""
-        turns = np.cumsum(np.diff(self.mask.astype(int), prepend=0) > 0)  # number of the turn at each of its tokens
-        return tuple(self.input_ids[(turns == (turns[-1] if last else 1)) & (self.decision == 1)].tolist())
-
     def __len__(self) -> int:
         return len(self.input_ids)
 

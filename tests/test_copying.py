@@ -74,22 +74,6 @@ def test_pictures_and_the_first_turn_are_left_out(base):
     assert learnt.startswith("<think>see it") and (row.place > 0).sum() == 8
 
 
-def test_every_choice_of_tools_is_practised_as_often(base):
-    """Of ninety answers to a crop, ten to a map and one to a row, crop and map come up alike, the row never."""
-    _, processor, rows = encoded(*base)
-    tools = {"crop": 90, "enhance": 10, "measure": 1}
-    many = []
-    for tool, count in tools.items():
-        one = replace(rows[0], input_ids=rows[0].input_ids.copy())
-        one.input_ids[np.flatnonzero(one.decision == 1)[0]] = list(tools).index(tool)  # stands for its name
-        many += [one] * count
-    last = []
-    for batch in copying._batches([replace(r, place=np.full_like(r.place, k > 89)) for k, r in enumerate(many)],
-                                  processor.image_token_id, 40, 0):  # fmt: skip
-        last += [int(r.place[0]) for r in batch]
-    assert len(last) == 40 * copying.BATCH and 0.45 < np.mean(last) < 0.55
-
-
 def told(norm, found, bad):
     """A prior and an answer that follows from whether what was found is what it names; no picture in the answer."""
     call = {"name": "lookup_prior", "arguments": {}}

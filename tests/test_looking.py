@@ -61,13 +61,12 @@ def test_what_a_picture_tells_is_learnt(base, monkeypatch):
 
 def test_a_picture_has_its_rows_and_its_targets(base):
     shown, counts = looking.pictures(base[1][:4])
-    assert counts == (2, 2, 1) and [p.of for p in shown] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert counts == (2, 2) and [p.of for p in shown] == [0, 0, 1, 1, 2, 2, 3, 3]
     one = base[1][0]
     assert (shown[0].first, shown[1].end) == (0, len(one.pixel_values)) and shown[0].end == shown[1].first
     assert shown[0].shape == tuple(one.image_grid_thw[0].tolist())
-    asked, verdicts, kinds = zip(*(p.targets for p in shown), strict=True)
+    asked, verdicts = zip(*(p.targets for p in shown), strict=True)
     assert asked[1::2] == (looking.UNTOLD,) * 4 and asked[0] == asked[4] != asked[2] == asked[6]
-    assert kinds == (looking.UNTOLD,) * 4 + (0,) * 4
     assert verdicts[0] == verdicts[1] == verdicts[2] != verdicts[4] == verdicts[6]
 
 
@@ -88,9 +87,9 @@ def test_only_the_last_blocks_move_and_a_seed_repeats(base):
 def test_a_decision_is_asking_and_the_tools_of_the_first_turn(base):
     """What the second turn decides, and what is only worded, is left out."""
     _, processor = tiny_model.load(base[0])
-    texts = [processor.tokenizer.decode(list(one.decided())) for one in base[1][:2]]
+    texts = [processor.tokenizer.decode(list(looking.decisions(one))) for one in base[1][:2]]
     assert ["".join(t.split()) for t in texts] == ["unsurecrop", "unsureenhance"]
-    texts = [processor.tokenizer.decode(list(base[1][k].decided(last=True))) for k in (0, 2)]
+    texts = [processor.tokenizer.decode(list(looking.decisions(base[1][k], last=True))) for k in (0, 2)]
     assert [t.split()[-1] for t in texts] == ["nothing", "something"]
 
 
