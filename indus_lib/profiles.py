@@ -71,7 +71,7 @@ class SFT:
     vision_rate: float = 0.0  # learning rate of the vision tower / of the rest, 0 = frozen; not in paper
     terse: bool = False  # thoughts cut to what they find, for a model too small for the sentences; not in paper
     restart: bool = False  # the language model starts anew, only the tower is the base's (docs/log.md); not in paper
-    looking: int = 0  # epochs in which the tower first learns what a picture tells; not in paper
+    looking: int = 0  # epochs in which the tower first learns what a photograph asks for; not in paper
     copying: int = 0  # steps in which a language model that starts anew first learns to repeat a box; not in paper
     reading: int = 0  # steps in which it then learns the answers to what a tool says in words alone; not in paper
     decision_weight: float = 1.0  # of what is seen, whether to ask and which tool, against other tokens; not in paper
@@ -129,7 +129,7 @@ TINY = Profile(
         max_length=640,
         terse=True,
         restart=True,
-        looking=3,
+        looking=2,
         copying=200,
         reading=300,
         decision_weight=12.0,

@@ -6,7 +6,7 @@ are merged, full weights saved as they are. A killed run goes on from its last c
 
 Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given); every other
 trajectory is learnt under a shorter list of tools (`train_data.offered`). For the miniature alone, none of it for the
-8B: the tower first learns what a picture tells (`SFT.looking`), the language model starts anew (`SFT.restart`)
+8B: the tower first learns what a photograph asks for (`SFT.looking`), the language model starts anew (`SFT.restart`)
 and learns to repeat a box (`SFT.copying`) and to decide from words alone (`SFT.reading`) before anything else;
 thoughts are cut short (`SFT.terse`); decisions (what is seen, whether to ask, which tool) and, a quarter as much,
 places and types count more than other tokens (`SFT.decision_weight`) once the format is learnt (`SFT.format_first`);
