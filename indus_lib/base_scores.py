@@ -63,10 +63,9 @@ def _judge(trainer: BaseTrainer, rows: np.ndarray, right: dict[str, Any]) -> Non
     rows = np.repeat(rows, 3)
     pairs, _ = trainer.questions(rows, np.random.default_rng(rows))
     other, kinds = rows.copy(), trainer.views.grids[rows].numpy()
-    for kind, count in zip(
-        *np.unique(kinds, return_counts=True), strict=True
-    ):  # of one shape: questions keep their length
-        other[kinds == kind] = np.roll(rows[kinds == kind], 3 * min(VIEWS, count // 6))  # a view alone stays itself
+    for kind in np.unique(kinds):  # of one shape: questions keep their length
+        same = rows[kinds == kind]
+        other[kinds == kind] = np.roll(same, 3 * min(VIEWS, len(same) // 6))  # a view alone stays itself
     ids, labels = trainer.tokens(pairs, [[r] for r in rows])
     first = (labels != UNLEARNT).int().argmax(1)
     line = torch.arange(len(rows), device=trainer.device)

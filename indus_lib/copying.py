@@ -103,7 +103,8 @@ def read(
         model, processor, corpus, steps, rate, seed, progress: As for `copy`.
 
     Returns:
-        Share of the decisions that were told, at each step; empty if every tool gave a picture.
+        Share of the decisions' tokens that were told, at each step; empty if every tool gave a picture. Of the tokens
+        of `see nothing` only the last one is in doubt.
     """
     rows = [_exchange(one, processor.image_token_id) for one in corpus if _in_words(one, processor)]
 

@@ -23,7 +23,7 @@ SMOOTH = 5  # steps of the running mean drawn over the raw line
 LESSONS = {
     "looked": ("First, to look", "share of choices told"),
     "copied": ("Then, to copy", "share of numbers repeated"),
-    "read": ("Then, to read", "share of choices told"),
+    "read": ("Then, to read", "share of choices' tokens told"),
 }
 """What SFT of a miniature begins with (`looking`, `copying.copy`, `copying.read`): title and axis of each."""
 
