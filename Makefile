@@ -62,7 +62,7 @@ reproduce: $(DONE) ## run every notebook that is out of date; tables, figures an
 
 world: $(WORLD) ## make the profile's generated data sets, or check that the real ones are there
 
-base-model: $(ENV) ## train indus-tiny's base weights again from nothing (minutes on a GPU, a day on 2 cores)
+base-model: $(ENV) ## train indus-tiny's base weights again from nothing (ten minutes on a GPU, days on 2 cores)
 	$(PY) -m indus_lib base-model
 
 bench: $(ENV) ## how fast factory, tools, model and loop are on this machine

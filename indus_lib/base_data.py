@@ -4,37 +4,31 @@ Never "anomalous or not", and no product of any stand-in: random materials and p
 of the training pool, with 0-6 named marks, some with a printed sign or a row of features. From each scene a few views
 are cut: the whole picture, windows at up to nearly four times native resolution, and maps of the enhance tool, since a
 tower that has never seen a map cannot read one. Targets: which kinds of mark lie in which merged patch, and the facts
-that `base_talk` makes questions and answers of.
+that `base_talk` makes questions and answers of. One view is what the crop tool shows; it, the map and a row come with
+what the tool says of them and with what is really there (`base_reports`).
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from PIL import Image
-from tqdm.auto import tqdm
 
-from . import boxes, factory, tools
-from .base_talk import Facts, Seen
+from . import base_reports, boxes, factory, sight, tool_crop, tools
+from .base_talk import Facts, Report, Seen
 from .factory_base import BASE_KINDS
 from .factory_marks import Mark, add, bounds, stamp
 from .factory_patterns import GLYPHS, glyph
-from .workers import run_jobs
 
 CLASSES = (*BASE_KINDS, *GLYPHS, "row", "any")
 GRIDS = ((9, 9), (13, 6), (6, 13))  # merged patches (rows, columns) of a view
 CELL = 16  # pixels a side of a merged patch
 CELLS = 81  # most merged patches of a view; those with fewer are padded, so that arrays stack
 SIZES = (256, 320, 384, 448)
-BUNDLE = 50  # scenes of one job
-VIEWS = 5  # of a scene, in this order: global, two crowded close-ups, a crowded window, an enhanced map
+VIEWS = 6  # of a scene, in this order: global, two crowded close-ups, a crowded window, a crop, an enhanced map
 CLOSE, WIDE = (0.28, 0.7), (0.5, 1.6)  # window side / view side: as the crop tool shows tiny things, and wider
 CROWD_SIZE, CROWD_CONTRAST = (9, 60), (20, 110)  # of the marks added there: pixels of the view, grey levels
 DIM_SIZE, DIM_CONTRAST = (0.1, 0.33), (4.0, 11.0)  # share of the side, grey levels, of the marks added under a map
@@ -64,16 +58,23 @@ def scene_views(seed: int) -> Iterator[View]:
     image, marks = _with_signs(rng, scene.image, list(scene.marks))
     high, wide = image.shape[:2]
     whole = (0, 0, wide, high)
-    yield _view(rng, image, whole, marks, scene)
+    measured = base_reports.of_row(scene, image)
+    yield _view(rng, image, whole, marks, scene, report=measured)
     for zoom in (CLOSE, CLOSE, WIDE):
         cut, own = _crowded(rng, image, marks, _near(rng, marks, high, wide, zoom))
         yield _view(rng, cut, (0, 0, cut.shape[1], cut.shape[0]), own, replace(scene, row=None))
+    closer = tool_crop.crop(image, sight.WHOLE)
+    window = tuple(closer.details["window_px"])
+    told = base_reports.of_crop(closer, marks, image.shape)
+    yield _view(rng, image, window, marks, replace(scene, row=None), closer.images[0], "crop", told)
     window = whole if rng.random() < 0.8 else _near(rng, marks, high, wide, WIDE)
     method = str(rng.choice(["texture", "clahe", "edges"], p=[0.84, 0.1, 0.06]))
     region = list(boxes.to_relative(window, wide, high))
     image, marks = _dim(rng, image, marks)
     result = tools.run("enhance", {"method": method, "region": region}, image)
-    yield _view(rng, image, window, marks, scene, result.images[0], method)
+    yield _view(
+        rng, image, window, marks, scene, result.images[0], method, base_reports.of_map(result, marks, image.shape)
+    )
 
 
 def _crowded(
@@ -153,13 +154,13 @@ def _near(
 
 def _view(
     rng: np.random.Generator, image: np.ndarray, window: tuple[int, int, int, int], marks: list[Mark],
-    scene: factory.BaseScene, enhanced: np.ndarray | None = None, method: str = "",
+    scene: factory.BaseScene, shown: np.ndarray | None = None, method: str = "", report: Report | None = None,
 ) -> View:  # fmt: skip
     x1, y1, x2, y2 = window
     aspect = (y2 - y1) / (x2 - x1)
     grid = int(np.argmin([abs(np.log(aspect * c / r)) for r, c in GRIDS]))
     rows, columns = GRIDS[grid]
-    cut = image[y1:y2, x1:x2] if enhanced is None else enhanced
+    cut = image[y1:y2, x1:x2] if shown is None else shown
     small = Image.fromarray(cut).resize((columns * CELL, rows * CELL), Image.Resampling.BICUBIC)
     targets = np.zeros((rows * columns, len(CLASSES)), np.int8)
     seen, hidden = [], np.zeros(rows * columns, bool)
@@ -189,7 +190,7 @@ def _view(
     targets[hidden & (targets[:, -1] == 0)] = IGNORED
     seen.sort(key=lambda item: -item[0])
     features = f"{scene.n_features} {scene.row_shape}s" if ends and scene.n_features and scene.row_shape else ""
-    facts = Facts(tuple(m for _, m in seen), ends or (), features, f"{scene.surface}, {scene.material}")
+    facts = Facts(tuple(m for _, m in seen), ends or (), features, scene.surface, report)
     return View(np.asarray(small), grid, targets, facts)
 
 
@@ -210,11 +211,12 @@ def _response(texture: np.ndarray, part: np.ndarray) -> float:
     return float(np.percentile(np.abs(texture[inside].astype(np.float32) - 128), 80)) if inside.any() else 0.0
 
 
-def free_points(targets: np.ndarray, grid: int) -> list[tuple[float, float]]:
-    """Relative centres of the patches of a view where nothing lies; targets (patches, classes), padded or not."""
+def free_points(targets: np.ndarray, grid: int) -> np.ndarray:
+    """(n, 2) relative centres of the patches of a view where nothing lies; targets (patches, classes), padded or
+    not."""
     rows, columns = GRIDS[grid]
     free = np.flatnonzero(targets[: rows * columns, -1] == 0)
-    return [((k % columns + 0.5) * 1000 / columns, (k // columns + 0.5) * 1000 / rows) for k in free]
+    return np.stack([(free % columns + 0.5) / columns, (free // columns + 0.5) / rows], 1) * boxes.SCALE
 
 
 def _row_ends(scene: factory.BaseScene, window: tuple[int, int, int, int]) -> tuple[int, ...] | None:
@@ -234,39 +236,3 @@ def _row_cells(ends: tuple[int, ...], rows: int, columns: int) -> np.ndarray:
     xs, ys = ends[0] + t * (ends[2] - ends[0]), ends[1] + t * (ends[3] - ends[1])
     i = np.clip((ys / 1000 * rows).astype(int), 0, rows - 1)
     return i * columns + np.clip((xs / 1000 * columns).astype(int), 0, columns - 1)
-
-
-def generate(out: Path, n_scenes: int, *, seed: int = 0, workers: int = 2) -> Path:
-    """Write `images.npy`, `targets.npy`, `grids.npy` and `facts.json` of `n_scenes`; done once, atomically.
-
-    Returns:
-        `out`, with arrays (N, 81 * 768) uint8, (N, 81, classes) int8, (N,) uint8, padded by zeros and `IGNORED`, and
-        per view its facts (`Facts.of_json`); N = `VIEWS` * `n_scenes`, the views of a scene together.
-    """
-    if (out / "facts.json").is_file():
-        return out
-    out.mkdir(parents=True, exist_ok=True)
-    n, make = n_scenes * VIEWS, np.lib.format.open_memmap
-    images = make(out / "images.npy", "w+", np.uint8, (n, CELLS * CELL * CELL * 3))
-    targets = make(out / "targets.npy", "w+", np.int8, (n, CELLS, len(CLASSES)))
-    grids, facts = make(out / "grids.npy", "w+", np.uint8, (n,)), []
-    parts = [(range(seed + i, seed + min(i + BUNDLE, n_scenes)),) for i in range(0, n_scenes, BUNDLE)]
-    for chunk in tqdm(run_jobs(_chunk, parts, workers), total=len(parts), desc=f"base scenes (x{BUNDLE})"):
-        at = slice(len(facts), len(facts) + len(chunk[3]))
-        images[at], targets[at], grids[at] = chunk[:3]
-        facts += chunk[3]
-    for array in (images, targets, grids):
-        array.flush()
-    part = out / "facts.json.part"
-    part.write_text(json.dumps(facts), encoding="utf-8")
-    os.replace(part, out / "facts.json")  # last: its presence says that the rest is whole
-    return out
-
-
-def _chunk(seeds: range) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[tuple[Any, ...]]]:
-    views = [view for seed in seeds for view in scene_views(seed)]
-    images = np.zeros((len(views), CELLS * CELL * CELL * 3), np.uint8)
-    targets = np.full((len(views), CELLS, len(CLASSES)), IGNORED, np.int8)
-    for k, view in enumerate(views):
-        images[k, : view.image.size], targets[k, : len(view.targets)] = view.image.ravel(), view.targets
-    return images, targets, np.array([v.grid for v in views], np.uint8), [astuple(v.facts) for v in views]

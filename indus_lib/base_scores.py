@@ -9,8 +9,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from .base_data import IGNORED, VIEWS
-from .base_talk import NAMES
+from .base_language import Turn
+from .base_talk import NAMES, YES_OR_NO
 from .train_data import IGNORED as UNLEARNT
+
+ASKED = 3  # questions on each view
 
 if TYPE_CHECKING:
     from .base_training import BaseTrainer
@@ -27,15 +30,15 @@ def scores(trainer: BaseTrainer, scenes: int | None = None) -> dict[str, float]:
     found: dict[str, list[Any]] = {"global": [], "window": [], "map": []}
     named: list[bool] = []
     right: dict[str, list[tuple[bool, bool]]] = {}
-    for first in range(c.scenes - c.held_out, c.scenes - c.held_out + scenes, 8):
-        rows = np.arange(first * VIEWS, min(first + 8, c.scenes) * VIEWS)
+    for first in range(0, scenes, 8):
+        rows = np.arange(first * VIEWS, min(first + 8, scenes) * VIEWS)
         pixels, targets, grid = trainer.views.take(rows, np.zeros((len(rows), 2), bool))
         logits = trainer.labels(pixels, grid)
         pooled, kind = by_mark(logits, targets)
         named += (pooled.argmax(-1) == kind).tolist()
         for k, view in enumerate(rows % VIEWS):
-            kind = "global" if view == 0 else "map" if view == VIEWS - 1 else "window"
-            found[kind].append((logits[k, :, -1], targets[k, :, -1]))
+            group = "global" if view == 0 else "map" if view == VIEWS - 1 else "window"
+            found[group].append((logits[k, :, -1], targets[k, :, -1]))
         if trainer.talks:
             _judge(trainer, rows, right)
     trainer.model.train()
@@ -59,23 +62,28 @@ def by_mark(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def _judge(trainer: BaseTrainer, rows: np.ndarray, right: dict[str, Any]) -> None:
-    """Three questions on every view."""
-    rows = np.repeat(rows, 3)
-    pairs, _ = trainer.questions(rows, np.random.default_rng(rows))
-    other, kinds = rows.copy(), trainer.views.grids[rows].numpy()
-    for kind in np.unique(kinds):  # of one shape: questions keep their length
-        same = rows[kinds == kind]
-        other[kinds == kind] = np.roll(same, 3 * min(VIEWS, len(same) // 6))  # a view alone stays itself
-    ids, labels = trainer.tokens(pairs, [[r] for r in rows])
-    first = (labels != UNLEARNT).int().argmax(1)
-    line = torch.arange(len(rows), device=trainer.device)
-    truth, hits = labels[line, first], []
+    """Some questions on every view, as it is and with the picture of another one."""
+    rows, talks = np.repeat(rows, ASKED), trainer.conversations
+    rng = np.random.default_rng(rows)
+    pairs = [talks.question(int(row), rng, False) for row in rows]
+    other = rows.copy()
+    for kind in np.unique(talks.grids[rows]):  # of one shape: questions keep their length
+        same = rows[talks.grids[rows] == kind]
+        other[talks.grids[rows] == kind] = np.roll(same, ASKED * min(VIEWS, len(same) // (2 * ASKED)))
+    hits = []
     for pictures in (rows, other):
-        hidden = trainer.forward(ids, [[int(r)] for r in pictures])[line, first - 1]
-        hits.append(trainer.model.lm_head(hidden).argmax(-1) == truth)
+        batch = talks.batch([[Turn((int(row),), pair)] for row, pair in zip(pictures, pairs, strict=True)])
+        batch = batch.to(trainer.device)
+        first = (batch.labels != UNLEARNT).int().argmax(1)
+        line = torch.arange(len(rows), device=trainer.device)
+        with trainer.mixed():
+            said = trainer.model.lm_head(trainer.forward(batch)[line, first - 1]).argmax(-1)
+        hits.append((said == batch.labels[line, first]).tolist())
     for k, (question, _) in enumerate(pairs):
-        name = " ".join([word for word in question.split("[")[0].split() if not word.isdigit()][:3])
-        right.setdefault(name, []).append((bool(hits[0][k]), bool(hits[1][k])))
+        asked = question.removesuffix(YES_OR_NO).rpartition(". ")[2].split("[")[0]
+        words = [word for word in asked.split() if not word.isdigit() and word not in NAMES]
+        name = " ".join(words[: 2 if words[:2] == ["Is", "this"] else 3])
+        right.setdefault(name, []).append((hits[0][k], hits[1][k]))
 
 
 def _auroc(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> float:

@@ -1,11 +1,9 @@
 """Pre-training of `indus-tiny`: patch labels for the vision tower, short answers for the language model.
 
-Two parts. (1) The tower alone learns which kinds of mark lie in which patch. (2) The tower stays as it is, so that
-every picture is looked at once, and the language model learns to answer from its features: a language model that is
-still blind would only shake them (docs/log.md).
-
-A sequence is one question about one view, in the chat form of the loop; in the end every fourth has another view of the
-same scene before it: the latest picture counts. Several questions gave each other's answers away (docs/log.md).
+Two parts. (1) The tower alone learns which kinds of mark lie in which patch, and what the surface is, while the scenes
+are still being drawn. (2) The tower stays as it is, so that every picture is looked at once, and the language model
+learns to answer from its features (`base_language`): a language model that is still blind would only shake them
+(docs/log.md).
 """
 
 from __future__ import annotations
@@ -13,48 +11,54 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
-from . import base_scores, tiny_model
-from .base_data import CELLS, CLASSES, GRIDS, IGNORED, VIEWS, free_points, generate
-from .base_talk import NAMES, Facts, talk
+from . import base_scores, base_store, base_tower, tiny_model
+from .base_data import CELLS, CLASSES, VIEWS, free_points
+from .base_language import Batch, Talks, batches
+from .base_talk import talk
 from .base_views import Views, position_ids
 from .base_vocabulary import vocabulary_texts
 from .fast_vision import accelerate
-from .processing import END_OF_TURN, load_processor
+from .processing import load_processor
 from .train_data import IGNORED as UNLEARNT
-from .vision_memory import VisionMemory
 
-FEATURE_SIZE = 0.1  # deviation of what the tower hands to the language model; a text embedding starts at 0.07
-WHITENING = 0.1  # share of the mean variance added to every direction's before they are made alike
 WARMUP = 0.06  # share of a part's steps
+WORDED = 500  # scenes whose questions the tokenizer is made from
+GROUNDING = "grounding.safetensors"
+AT_ONCE = 500  # views looked at together, to remember them
+HEADS = ("head", "surface_head")
+SURFACE = 0.3  # weight of its name; 1 cost marks (docs/log.md)
 
 
 @dataclass(frozen=True)
 class BaseConfig:
     """One run of pre-training. All values are ours (not in paper)."""
 
-    scenes: int = 20_000
-    held_out: int = 200  # the last scenes are never trained on; the card's scores come from them
-    dense_steps: int = 2176  # two minutes of an H200; the loss was still falling
-    talk_steps: int = 420
+    scenes: int = 24_000
+    first_scenes: int = 2_000  # the tower begins with these, as soon as they are drawn
+    all_by: float = 0.7  # share of the tower's steps after which it sees them all
+    held_out: int = 200  # the first scenes are never trained on; the card's scores come from them
+    dense_steps: int = 4000
+    talk_steps: int = 5000
     batch: int = 256  # views of a step for the tower
-    questions: int = 96  # of a step for the language model
-    short_share: float = 0.6  # of `talk_steps`, only questions with an answer of a word or two
+    turns: int = 384  # questions of a step for the language model
+    short_share: float = 0.1  # of `talk_steps`, only questions with an answer of a word or two
     tower_rate: float = 1.0e-3
     language_rate: float = 2.0e-3
     weight_decay: float = 0.05
-    positive_weight: float = 3.0  # marks cover few patches
-    save_every: int = 100
+    save_every: int = 500
     seed: int = 0
 
     @property
@@ -62,25 +66,44 @@ class BaseConfig:
         """Of a run."""
         return self.dense_steps + self.talk_steps
 
+    def scenes_at(self, step: int) -> int:
+        """Scenes that a step of the tower draws from: the same however fast they are drawn."""
+        share = min(step / max(self.all_by * self.dense_steps, 1), 1.0)
+        first = min(self.first_scenes, self.scenes)
+        return first + int(share * (self.scenes - first))
+
 
 class BaseTrainer:
-    """State of a run: model, head, optimiser, step; `checkpoint` and `resume` carry all of it."""
+    """State of a run: model, heads, optimiser, step; `checkpoint` and `resume` carry all of it."""
 
-    def __init__(self, config: BaseConfig, data: Path, out: Path, texts: list[str]):
-        """`data`: what `base_data.generate` wrote; `texts`: for the tokenizer, beside the questions and answers."""
-        self.config, self.out, self.step = config, out, 0
+    def __init__(
+        self, config: BaseConfig, data: Path, out: Path, texts: list[str], workers: int = 0, tower: Path | None = None
+    ):
+        """`data`: what `base_store.generate` writes; `texts`: for the tokenizer, beside the questions and answers;
+        `workers`: processes that make the conversations; `tower`: a base whose tower and head are trained further."""
+        self.config, self.data, self.out, self.workers, self.step = config, data, out, workers, 0
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.views = Views(data, self.device)
-        self.facts = [Facts.of_json(f) for f in json.loads((data / "facts.json").read_text(encoding="utf-8"))]
-        rng = np.random.default_rng(config.seed)
-        pairs, _ = self.questions(np.arange(0, len(self.facts), 2), rng)
-        corpus = [text for pair in pairs for text in pair] + texts
-        self.model, self.processor = tiny_model.build(tiny_model.TinyConfig(), corpus, config.seed)
+        self.views.wait(config.scenes_at(0) * VIEWS)
+        self.model, self.processor = tiny_model.build(tiny_model.TinyConfig(), self._words() + texts, config.seed)
         accelerate(self.model).to(self.device).train()
         torch.manual_seed(config.seed)
-        self.head = nn.Linear(self.model.config.text_config.hidden_size, len(CLASSES)).to(self.device)
+        width = self.model.config.text_config.hidden_size
+        self.head = nn.Linear(width, len(CLASSES)).to(self.device)
+        self.surface_head = nn.Linear(width, len(base_store.surfaces())).to(self.device)
+        if tower:
+            self.model.model.visual.load_state_dict(tiny_model.load(tower, device="cpu")[0].model.visual.state_dict())
+            self.head.load_state_dict(load_file(tower / GROUNDING))
         self.log: list[dict[str, float]] = []
         self._enter_part()
+
+    def _words(self) -> list[str]:
+        """Questions and answers on some views, for the tokenizer."""
+        rows = min(self.config.scenes_at(0), WORDED) * VIEWS
+        facts, known = base_store.read_facts(self.data, rows), base_store.surfaces()
+        rng, targets = np.random.default_rng(self.config.seed), np.load(self.data / "targets.npy", mmap_mode="r")
+        free = [free_points(targets[r], int(self.views.grids[r])) for r in range(rows)]
+        return [text for r in range(rows) for text in talk(rng, facts[r], free[r], surfaces=known)]
 
     @property
     def talks(self) -> bool:
@@ -88,90 +111,102 @@ class BaseTrainer:
         return self.step >= self.config.dense_steps
 
     def _enter_part(self) -> None:
-        """Optimiser and schedule of the part that `step` is in; in the second the tower is frozen and remembers."""
+        """Optimiser and schedule of the part that `step` is in; in the second the tower is frozen and remembered."""
         c, visual = self.config, self.model.model.visual
         if self.talks:
+            self.views.wait(c.scenes * VIEWS)
             self._settle()
             visual.requires_grad_(False)
-            if self.device.type == "cpu":
-                VisionMemory().attach(visual)
         parameters = [p for p in self.model.parameters() if p.requires_grad] if self.talks else [
-            *visual.parameters(), *self.head.parameters()]  # fmt: skip
+            *visual.parameters(), *self.head.parameters(), *self.surface_head.parameters()]  # fmt: skip
         rate, steps = (c.language_rate, c.talk_steps) if self.talks else (c.tower_rate, c.dense_steps)
-        self.optimiser = torch.optim.AdamW(parameters, rate, betas=(0.9, 0.98), weight_decay=c.weight_decay)
+        self.optimiser = torch.optim.AdamW(
+            parameters, rate, betas=(0.9, 0.98), weight_decay=c.weight_decay, fused=self.device.type == "cuda"
+        )
         self.schedule = get_cosine_schedule_with_warmup(self.optimiser, int(WARMUP * steps), steps)
+
+    def listen(self) -> None:
+        """Remember every view as the finished tower sees it, and have conversations made."""
+        c = self.config
+        tiny_model.save(self.model, self.processor, self.out)
+        self.conversations = Talks(
+            self.data, self.out, size=c.turns, steps=c.talk_steps, short=int(c.short_share * c.talk_steps),
+            held_out=c.held_out, seed=c.seed,
+        )  # fmt: skip
+        self._made: Iterator[Batch] = batches(self.conversations, self.step - c.dense_steps, self.workers)
+        self.features = self._features()
+
+    @torch.no_grad()
+    def _features(self) -> torch.Tensor:
+        """(views, 81, D) of all views, half precision on a GPU."""
+        total, kind = self.config.scenes * VIEWS, torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        width = self.model.config.text_config.hidden_size
+        features = torch.zeros(total, CELLS, width, dtype=kind, device=self.device)
+        for start in range(0, total, AT_ONCE):
+            rows = np.arange(start, min(start + AT_ONCE, total))
+            pixels, _, grid = self.views.take(rows, np.zeros((len(rows), 2), bool))
+            features[rows[0] : rows[-1] + 1] = self._padded(self.look(pixels, grid), grid).to(kind)
+        return features
 
     @torch.no_grad()
     def _settle(self) -> None:
-        """Bring the tower's output to zero mean and the size of a text embedding, its directions to similar weight, and
-        silence the deepstack layers, which the patch labels never trained.
-
-        Three quarters of the output's variance say "some mark here"; what kind it is hides in the rest. Exact: the last
-        linear layer and the head change together. Without this a language model learns nothing from pictures.
-        """
-        visual = self.model.model.visual
-        rows = np.random.default_rng(self.config.seed).choice((self.config.scenes - self.config.held_out) * VIEWS, 128)
+        """`base_tower.settle` on some views; the words for kinds follow."""
+        rows = self._rows(np.random.default_rng(self.config.seed), 128, self.config.scenes)
         pixels, _, grid = self.views.take(rows, np.zeros((len(rows), 2), bool))
-        merged = self.look(pixels, grid)
-        mean = merged.mean(0)
-        values, axes = torch.linalg.eigh((merged - mean).T @ (merged - mean) / len(merged))
-        scale = FEATURE_SIZE * (values.clamp(min=0) + WHITENING * values.mean()).rsqrt()
-        there, back = axes * scale @ axes.T, axes / scale @ axes.T  # (D, D), symmetric
-        self.head.bias += self.head.weight @ mean
-        self.head.weight.copy_(self.head.weight @ back)
-        last = visual.merger.linear_fc2
-        last.bias.copy_(there @ (last.bias - mean))
-        last.weight.copy_(there @ last.weight)
-        for merger in visual.deepstack_merger_list:
-            nn.init.zeros_(merger.linear_fc2.weight)
-            nn.init.zeros_(merger.linear_fc2.bias)
-        self._name_kinds()
+        base_tower.settle(self.model.model.visual, (self.head, self.surface_head), self.look(pixels, grid))
+        base_tower.name_kinds(self.model, self.processor, self.head.weight)
 
-    def _name_kinds(self) -> None:
-        """The word for a kind begins where the tower puts that kind, so that to name a mark is to copy a patch."""
-        embeddings = self.model.get_input_embeddings().weight
-        rows = self.head.weight[: len(NAMES)] - self.head.weight[: len(NAMES)].mean(0)
-        words = dict(zip(NAMES, rows, strict=True)) | {"nothing": -self.head.weight[CLASSES.index("any")]}
-        for word, row in words.items():
-            for text in (word, f" {word}"):
-                ids = self.processor.tokenizer.encode(text, add_special_tokens=False)
-                if len(ids) == 1:
-                    embeddings[ids[0]] = row / row.norm()
+    def _rows(self, rng: np.random.Generator, size: int, scenes: int) -> np.ndarray:
+        """Different views of the first scenes but for those held out."""
+        there = (scenes - self.config.held_out) * VIEWS
+        return self.config.held_out * VIEWS + rng.choice(there, min(size, there), replace=False)
 
     def run(self) -> Path:
         """Train to the end, continuing from the last checkpoint; returns the model folder."""
         self.resume()
+        if self.talks and self.step < self.config.steps:
+            self.listen()
         bar = tqdm(total=self.config.steps, initial=self.step, desc="indus-tiny", unit="step")
         start = time.perf_counter()
         while self.step < self.config.steps:
-            loss = self.train_step(np.random.default_rng((self.config.seed, self.step)))
-            self.log.append({"step": self.step, "seconds": time.perf_counter() - start, **loss})
+            name, loss = self.train_step()
             self.step += 1
+            shown = self.step % 50 == 0 or self.step == self.config.steps
+            if shown:  # reading a loss waits for the GPU
+                self.log.append({"step": self.step, "seconds": time.perf_counter() - start, name: loss.item()})
+                bar.set_postfix({name: f"{loss.item():.3f}"}, refresh=False)
+            bar.update()
             if self.step == self.config.dense_steps:
                 self._enter_part()
-            bar.update()
-            bar.set_postfix({k: f"{v:.3f}" for k, v in loss.items()})
+                self.listen()
             if self.step % self.config.save_every == 0:
                 self.checkpoint()
                 bar.write(json.dumps({"step": self.step, **base_scores.scores(self, 40)}))
         return self.save()
 
-    def train_step(self, rng: np.random.Generator) -> dict[str, float]:
-        """One optimiser step; returns the loss. Pictures are mirrored at random while they are only looked at."""
+    def train_step(self) -> tuple[str, torch.Tensor]:
+        """One optimiser step; returns the part's name and loss. Pictures are mirrored at random while they are only
+        looked at."""
         c = self.config
-        views = (c.scenes - c.held_out) * VIEWS
         if self.talks:
-            name, loss = "language", self._answers(*self.questions(rng.integers(views, size=c.questions), rng))
+            name, loss = "language", self._answers(next(self._made).to(self.device))
         else:
-            rows = rng.choice(views, c.batch, replace=False)
+            rng, scenes = np.random.default_rng((c.seed, self.step)), c.scenes_at(self.step)
+            self.views.wait(scenes * VIEWS)
+            rows = self._rows(rng, 8 * c.batch, scenes)
+            kinds = self.views.grids[rows].numpy()
+            rows = rows[kinds == kinds[0]][: c.batch]  # of one shape: an attention for all of them
             pixels, targets, grid = self.views.take(rows, rng.random((len(rows), 2)) < 0.5)
-            name, loss = "dense", self._dense(self.labels(pixels, grid), targets)
+            merged = self._padded(self.look(pixels, grid), grid)
+            surface = self.surface_head(merged.sum(1) / self._counts(grid)[:, None])
+            named = F.cross_entropy(surface, self.views.surfaces[rows].to(self.device).long())
+            name, loss = "dense", base_tower.dense_loss(self.head(merged), targets) + SURFACE * named
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([p for g in self.optimiser.param_groups for p in g["params"]], 1.0)
         self.optimiser.step()
         self.schedule.step()
-        return {name: loss.item()}
+        return name, loss.detach()
 
     def look(self, pixels: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
         """(merged patches of all views, D)."""
@@ -184,84 +219,45 @@ class BaseTrainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
     def labels(self, pixels: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-        """Logits of the patch labels (B, 81, classes), zero where a view has fewer patches."""
-        logits = self.head(self.look(pixels, grid))
-        real = torch.arange(CELLS, device=self.device) < grid.prod(-1, keepdim=True) // 4
-        padded = logits.new_zeros(*real.shape, len(CLASSES))
-        padded[real] = logits
+        """Logits of the patch labels (B, 81, classes); of no meaning where a view has fewer patches."""
+        return self.head(self._padded(self.look(pixels, grid), grid))
+
+    def _padded(self, merged: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        """(merged patches of all views, D) -> (B, 81, D), zero where a view has fewer."""
+        real = torch.arange(CELLS, device=self.device) < self._counts(grid)[:, None]
+        padded = merged.new_zeros(*real.shape, merged.shape[-1])
+        padded[real] = merged
         return padded
 
-    def _dense(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Loss of patch labels (B, 81, classes)."""
-        weight = torch.full((len(CLASSES),), self.config.positive_weight, device=self.device)
-        known = (targets != IGNORED).float()
-        each = F.binary_cross_entropy_with_logits(logits, targets.clamp(min=0), pos_weight=weight, reduction="none")
-        each = (each * known).sum((0, 1)) / known.sum((0, 1)).clamp(min=1)
-        # the kinds are rare: their mean alone would vanish beside `any`
-        return each[:-1].mean() * 4 + each[-1] + 2 * self._naming(logits, targets)
+    def _counts(self, grid: torch.Tensor) -> torch.Tensor:
+        """(B,) merged patches of each view."""
+        return grid.prod(-1) // 4
 
-    def _naming(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Which of all kinds the patches of one mark show, taken together; logits, targets (B, patches, classes).
-
-        Patch by patch, "some mark" is learnt and its kind is not: after 2,200 steps a crack and a drilled hole were
-        told apart no better than by chance (docs/log.md).
-        """
-        pooled, kind = base_scores.by_mark(logits, targets)
-        return F.cross_entropy(pooled, kind) if len(kind) else logits.sum() * 0
-
-    def _answers(self, pairs: list[tuple[str, str]], shown: list[list[int]]) -> torch.Tensor:
+    def _answers(self, batch: Batch) -> torch.Tensor:
         """Mean negative log-likelihood of the answers."""
-        ids, labels = self.tokens(pairs, shown)
-        at = labels[:, 1:] != UNLEARNT
+        at = batch.labels[:, 1:] != UNLEARNT
         with self.mixed():
-            logits = self.model.lm_head(self.forward(ids, shown)[:, :-1][at])
-        return F.cross_entropy(logits.float(), labels[:, 1:][at])
+            logits = self.model.lm_head(self.forward(batch)[:, :-1][at])
+        each = F.cross_entropy(logits.float(), batch.labels[:, 1:][at], reduction="none")
+        weights = batch.weights[:, 1:][at]
+        return (each * weights).sum() / weights.sum()
 
-    def forward(self, ids: torch.Tensor, shown: list[list[int]]) -> torch.Tensor:
-        """Hidden states (questions, L, D) of the last layer."""
-        rows = np.array([r for views in shown for r in views])
-        pixels, _, grid = self.views.take(rows, np.zeros((len(rows), 2), bool))
-        return self.model.model(
-            input_ids=ids, attention_mask=(ids != self.processor.tokenizer.pad_token_id).long(),
-            mm_token_type_ids=(ids == self.processor.image_token_id).long(), pixel_values=pixels, image_grid_thw=grid,
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Hidden states (B, L, D) of the last layer: what transformers makes of the same pictures and ids, but the
+        pictures are remembered, and padding on the right needs no mask."""
+        embedded = self.model.get_input_embeddings()(batch.ids)
+        seen = self.features[batch.patches[:, 0], batch.patches[:, 1]]
+        embedded[batch.ids == self.processor.image_token_id] = seen.to(embedded.dtype)
+        return self.model.model.language_model(
+            inputs_embeds=embedded, position_ids=batch.positions, use_cache=False
         ).last_hidden_state  # fmt: skip
-
-    def questions(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[list[tuple[str, str]], list[list[int]]]:
-        """One question with its answer on each view, and the views shown for it: that one last."""
-        c = self.config
-        short = self.step < c.dense_steps + c.short_share * c.talk_steps
-        free = [
-            free_points(t, int(g))
-            for t, g in zip(self.views.targets[rows].cpu().numpy(), self.views.grids[rows], strict=True)
-        ]
-        pairs = [talk(rng, self.facts[r], empty, short) for r, empty in zip(rows, free, strict=True)]
-        others = rows // VIEWS * VIEWS + rng.integers(VIEWS, size=len(rows))
-        shown = [[int(r)] for r in rows]
-        for k in range(0, len(rows), 4) if not short else ():
-            shown[k] = [int(others[k]), int(rows[k])]
-        return pairs, shown
-
-    def tokens(self, pairs: list[tuple[str, str]], shown: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Right-padded ids and labels (questions, L), loss on the answers alone."""
-        p, encode = self.processor, self.processor.tokenizer.encode
-        picture = [f"<|vision_start|>{p.image_token * high * wide}<|vision_end|>" for high, wide in GRIDS]
-        ids, labels = [], []
-        for (question, answer), views in zip(pairs, shown, strict=True):
-            pictures = "".join(picture[int(self.views.grids[v])] for v in views)
-            text = f"<|im_start|>user\n{pictures}{question}{END_OF_TURN}\n<|im_start|>assistant\n"
-            prompt, reply = (encode(t, add_special_tokens=False) for t in (text, answer + END_OF_TURN))
-            ids.append(torch.tensor(prompt + reply))
-            labels.append(torch.tensor([UNLEARNT] * len(prompt) + reply))
-        pad = nn.utils.rnn.pad_sequence
-        ids, labels = pad(ids, True, p.tokenizer.pad_token_id), pad(labels, True, UNLEARNT)
-        return ids.to(self.device), labels.to(self.device)
 
     def checkpoint(self) -> None:
         """Everything needed to go on, written atomically; the model folder too, so that it can be tried early."""
         self.out.mkdir(parents=True, exist_ok=True)
         part = self.out / "trainer.pt.part"
-        state = {"model": self.model.state_dict(), "head": self.head.state_dict(), "step": self.step, "log": self.log}
-        torch.save({**state, "optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict()}, part)
+        state = {name: getattr(self, name).state_dict() for name in ("model", *HEADS, "optimiser", "schedule")}
+        torch.save({**state, "step": self.step, "log": self.log}, part)
         part.replace(self.out / "trainer.pt")
         self.save()
 
@@ -274,21 +270,28 @@ class BaseTrainer:
         self.step, self.log = state["step"], state["log"]
         self.processor = load_processor(self.out)  # the weights belong to this very vocabulary
         self._enter_part()
-        for name in ("model", "head", "optimiser", "schedule"):
+        for name in ("model", *HEADS, "optimiser", "schedule"):
             getattr(self, name).load_state_dict(state[name])
 
     def save(self) -> Path:
         """Model folder with tokenizer, processor, grounding head and the loss curve."""
         tiny_model.save(self.model, self.processor, self.out)
         head = {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}
-        save_file(head, self.out / "grounding.safetensors", metadata={"classes": json.dumps(CLASSES)})
-        curve = {"config": asdict(self.config), "log": self.log[:: max(len(self.log) // 200, 1)]}
+        save_file(head, self.out / GROUNDING, metadata={"classes": json.dumps(CLASSES)})
+        curve = {"config": asdict(self.config), "log": self.log}
         (self.out / "training.json").write_text(json.dumps(curve), encoding="utf-8")
         return self.out
 
 
-def train(root: Path, out: Path, config: BaseConfig = BaseConfig()) -> Path:
-    """`make base-model`: generate the scenes once, train, save to `out`."""
-    scenes = root / f"data/generated/base-{config.scenes}"
-    data = generate(scenes, config.scenes, seed=config.seed, workers=os.cpu_count() or 2)
-    return BaseTrainer(config, data, out, vocabulary_texts(root)).run()
+def train(root: Path, out: Path, config: BaseConfig = BaseConfig(), tower: Path | None = None) -> Path:
+    """`make base-model`: draw the scenes once, beside the training that begins with the first, and save to `out`."""
+    data, cores = root / f"data/generated/base-{config.scenes}", os.cpu_count() or 2
+    base_store.prepare(data, config.scenes)
+    # not a daemon: it starts processes of its own
+    drawing = get_context("spawn").Process(
+        target=base_store.generate, args=(data, config.scenes), kwargs={"seed": config.seed, "workers": cores - 1}
+    )
+    drawing.start()
+    result = BaseTrainer(config, data, out, vocabulary_texts(root), cores - 2, tower).run()
+    drawing.join()
+    return result

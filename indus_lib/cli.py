@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     world.set_defaults(run=run_world)
     base = commands.add_parser("base-model", help="train indus-tiny's base weights from nothing; resumes")
     base.add_argument("--out", type=Path, metavar="DIR", help="default: where the tiny profile looks for them")
+    base.add_argument("--tower", type=Path, metavar="DIR", help="a base whose vision tower is trained further")
     base.set_defaults(run=run_base_model)
     for command in (inspect, evaluate, world, base):
         command.add_argument("--traceback", action="store_true", help="show where an error came from")
@@ -252,7 +253,7 @@ def run_base_model(args: argparse.Namespace) -> int:
     """`base-model`: the committed base weights again, from random ones."""
     from . import base_training
 
-    print(base_training.train(ROOT, args.out or ROOT / profiles.get("tiny").model.base))
+    print(base_training.train(ROOT, args.out or ROOT / profiles.get("tiny").model.base, tower=args.tower))
     return 0
 
 

@@ -146,19 +146,24 @@ def render(
 
 
 def part_scene(seed: int) -> BaseScene:
-    """A sound part of the training pool with 0..6 generic marks on and beside it, for pre-training.
+    """A part of the training pool with 0..6 generic marks on and beside it, for pre-training; every other row of
+    features on one is faulty, as the scene's `row_state` says.
 
     Only mechanisms whose sound parts carry no lookalike are drawn, so that every mark is in the list of marks.
     """
     rng = np.random.default_rng((_STREAM, seed, 2))
-    able = [(c, m) for c in members("pool") if c.set == "pool" for m in SOUND if m in c.mechanisms]
+    able = [(c, m) for c in members("pool") if c.set == "pool" and not c.held_out for m in SOUND if m in c.mechanisms]
     category, mechanism = able[int(rng.integers(len(able)))]
-    scene = render(category.name, _PRETRAINING + seed, anomalous=False, mechanism=mechanism,
+    faulty = mechanism == "geometric" and rng.random() < 0.5
+    scene = render(category.name, _PRETRAINING + seed, anomalous=faulty, mechanism=mechanism,
                    size=int(rng.choice([256, 320, 384])), view=int(rng.integers(VIEWS)))  # fmt: skip
     image = scene.image.astype(np.float32)
     marks = generic_marks(rng, image, np.ones(image.shape[:2], np.float32))
     pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-    return BaseScene(pixels, marks, f"part {category.family}", category.name.replace("_", " "), scene.row, 0)
+    name = category.name.rstrip("0123456789").replace("_", " ")
+    states = {defect: state for state, defect in mechanisms.STATES.items()}
+    state = "" if scene.row is None else states.get(scene.defect, "even")
+    return BaseScene(pixels, marks, name, name, scene.row, 0, state)
 
 
 def _expose(bench: Bench) -> None:

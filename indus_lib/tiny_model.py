@@ -40,7 +40,7 @@ class TinyConfig:
     vision_mlp: int = 768
     deepstack: tuple[int, ...] = (2,)
     hidden: int = 192
-    depth: int = 3
+    depth: int = 4
     heads: int = 6
     kv_heads: int = 2
     head_dim: int = 32
@@ -160,11 +160,14 @@ def load(
 
 
 def save(model: Any, processor: IndusProcessor, path: Path | str) -> Path:
-    """Save model (bfloat16 safetensors, half the size) and processor so that `load` and `AutoModel` open them."""
+    """Save model (bfloat16 safetensors, half the size) and processor so that `load` and `AutoModel` open them; the
+    model itself is not rounded."""
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     original = next(model.parameters()).dtype
+    kept = {} if original == torch.bfloat16 else {name: w.clone() for name, w in model.state_dict().items()}
     model.to(torch.bfloat16).save_pretrained(path)
-    model.to(original)
+    if kept:
+        model.to(original).load_state_dict(kept)
     processor.save_pretrained(path)
     return path
