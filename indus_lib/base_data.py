@@ -5,7 +5,7 @@ of the training pool, with 0-6 named marks, some with a printed sign or a row of
 are cut: the whole picture, windows at up to nearly four times native resolution, and maps of the enhance tool, since a
 tower that has never seen a map cannot read one. Targets: which kinds of mark lie in which merged patch, and the facts
 that `base_talk` makes questions and answers of. One view is what the crop tool shows; it, the map and a row come with
-what the tool says of them and with what is really there (`base_reports`).
+what the tool says of them and with what is really there (`base_reports`): how a row runs is told too, as it was drawn.
 """
 
 from __future__ import annotations
@@ -72,9 +72,8 @@ def scene_views(seed: int) -> Iterator[View]:
     region = list(boxes.to_relative(window, wide, high))
     image, marks = _dim(rng, image, marks)
     result = tools.run("enhance", {"method": method, "region": region}, image)
-    yield _view(
-        rng, image, window, marks, scene, result.images[0], method, base_reports.of_map(result, marks, image.shape)
-    )
+    told = base_reports.of_map(result, marks, image.shape)
+    yield _view(rng, image, window, marks, scene, result.images[0], method, told)
 
 
 def _crowded(

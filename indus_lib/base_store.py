@@ -70,9 +70,12 @@ def read_facts(data: Path, rows: int | None = None) -> list[Facts]:
 
 
 def prepare(out: Path, n_scenes: int) -> None:
-    """Empty arrays for `generate`, so that a trainer can open them while it works."""
+    """Empty arrays for `generate`, so that a trainer can open them while it works; what a run that was broken off has
+    written does not count."""
     out.mkdir(parents=True, exist_ok=True)
     n = n_scenes * VIEWS
+    if written(out) != n:
+        (out / PROGRESS).unlink(missing_ok=True)
     byte, cells = (np.uint8, (n,)), (np.int8, (n, CELLS, len(CLASSES)))
     shapes = ((np.uint8, (n, CELLS * CELL * CELL * 3)), cells, byte, byte)
     for name, (kind, shape) in zip(NAMES, shapes, strict=True):

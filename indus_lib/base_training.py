@@ -292,6 +292,7 @@ def train(root: Path, out: Path, config: BaseConfig = BaseConfig(), tower: Path 
         target=base_store.generate, args=(data, config.scenes), kwargs={"seed": config.seed, "workers": cores - 1}
     )
     drawing.start()
-    result = BaseTrainer(config, data, out, vocabulary_texts(root), cores - 2, tower).run()
-    drawing.join()
-    return result
+    try:
+        return BaseTrainer(config, data, out, vocabulary_texts(root), cores - 2, tower).run()
+    finally:
+        drawing.terminate()  # it has ended, unless the training failed

@@ -14,6 +14,8 @@ from .base_data import CELL, CELLS, CLASSES, GRIDS
 from .base_store import NAMES, written
 from .processing import LEAST_DEVIATION
 
+PATIENCE = 600.0  # seconds without a new view; fifty scenes take half a minute on a slow core
+
 
 def patches(images: torch.Tensor) -> torch.Tensor:
     """(B, H, W, 3) uint8 -> (B, patches, 384), exactly as `StandardisedImageProcessor`, all images at once."""
@@ -63,10 +65,18 @@ class Views:
         )  # fmt: skip
 
     def wait(self, rows: int) -> None:
-        """Until the first `rows` views are written."""
+        """Until the first `rows` views are written. Raises TimeoutError when no more come."""
         if rows <= self.ready:
             return
+        last, since = written(self.data), time.monotonic()
         while (ready := written(self.data)) < rows:
+            if ready > last:
+                last, since = ready, time.monotonic()
+            if time.monotonic() - since > PATIENCE:
+                raise TimeoutError(
+                    f"{self.data}: {ready} of {rows} views, and no more for {PATIENCE:.0f} s. Has drawing failed? Its "
+                    "error is above; run `make base-model` again"
+                )
             time.sleep(0.2)
         if self.device.type == "cuda":
             for name in NAMES[:-1]:

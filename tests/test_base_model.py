@@ -219,6 +219,18 @@ def test_the_tower_sees_more_scenes_as_they_are_drawn() -> None:
     assert seen[0] == 20 and seen[40] == seen[50] == 100 and seen == sorted(seen)
 
 
+def test_drawing_that_fails_or_was_broken_off_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base_store.generate(tmp_path, 2, workers=1)
+    base_store.prepare(tmp_path, 2)
+    assert base_store.written(tmp_path) == 2 * VIEWS  # whole: kept
+    (tmp_path / base_store.PROGRESS).write_text("6")
+    base_store.prepare(tmp_path, 2)
+    assert base_store.written(tmp_path) == 0
+    monkeypatch.setattr(base_views, "PATIENCE", 0.3)
+    with pytest.raises(TimeoutError, match="0 of 12 views"):
+        base_views.Views(tmp_path, torch.device("cpu")).wait(12)
+
+
 def test_views_that_are_not_written_yet_are_waited_for(tmp_path: Path) -> None:
     base_store.prepare(tmp_path, 3)
     views = base_views.Views(tmp_path, torch.device("cpu"))
