@@ -293,6 +293,6 @@ def train(root: Path, out: Path, config: BaseConfig = BaseConfig(), tower: Path 
     )
     drawing.start()
     try:
-        return BaseTrainer(config, data, out, vocabulary_texts(root), cores - 2, tower).run()
+        return BaseTrainer(config, data, out, vocabulary_texts(root), max(cores - 2, 0), tower).run()
     finally:
         drawing.terminate()  # it has ended, unless the training failed
