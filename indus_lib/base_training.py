@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ from .base_vocabulary import vocabulary_texts
 from .fast_vision import accelerate
 from .processing import load_processor
 from .train_data import IGNORED as UNLEARNT
+from .workers import beside
 
 WARMUP = 0.06  # share of a part's steps
 WORDED = 500  # scenes whose questions the tokenizer is made from
@@ -287,12 +288,5 @@ def train(root: Path, out: Path, config: BaseConfig = BaseConfig(), tower: Path 
     """`make base-model`: draw the scenes once, beside the training that begins with the first, and save to `out`."""
     data, cores = root / f"data/generated/base-{config.scenes}", os.cpu_count() or 2
     base_store.prepare(data, config.scenes)
-    # not a daemon: it starts processes of its own
-    drawing = get_context("spawn").Process(
-        target=base_store.generate, args=(data, config.scenes), kwargs={"seed": config.seed, "workers": cores - 1}
-    )
-    drawing.start()
-    try:
+    with beside(partial(base_store.generate, data, config.scenes, seed=config.seed, workers=cores - 1)):
         return BaseTrainer(config, data, out, vocabulary_texts(root), max(cores - 2, 0), tower).run()
-    finally:
-        drawing.terminate()  # it has ended, unless the training failed

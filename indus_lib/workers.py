@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
@@ -28,6 +30,28 @@ def run_jobs(
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
         at_once = 1 if len(arguments) < FEW else min(8, -(-len(arguments) // (4 * workers)))  # few jobs are long ones
         yield from pool.map(job, *zip(*arguments, strict=True), chunksize=at_once)
+
+
+@contextmanager
+def beside(job: Callable[..., object], *arguments: Any) -> Iterator[None]:
+    """`job(*arguments)` in another process while the body runs; ended with it, the processes that it started too."""
+    process = get_context("spawn").Process(target=_in_own_group, args=(job, *arguments))
+    process.start()
+    assert process.pid is not None
+    try:
+        yield
+    finally:
+        if process.is_alive():
+            try:
+                os.killpg(process.pid, signal.SIGTERM)  # its workers would wait for jobs for ever
+            except ProcessLookupError:  # it has not begun, and started none
+                process.terminate()
+        process.join()
+
+
+def _in_own_group(job: Callable[..., object], *arguments: Any) -> None:
+    os.setpgrp()
+    job(*arguments)
 
 
 def _one_thread() -> None:
