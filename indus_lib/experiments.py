@@ -201,7 +201,9 @@ def _key(path: Path | str, profile: Profile, samples: Sequence[Sample], variant:
     """Hash of the weights, the inspection settings and every image's name, size and label."""
     images = [(s.id, s.label, s.image.stat().st_size) for s in samples]
     facts = {"tools": variant.tools, "mode": variant.mode, "options": {k: str(v) for k, v in options.items()}}
-    return training_runs.identity(path, inspection=asdict(profile.inspection), images=images, **facts)
+    return training_runs.identity(
+        path, ["loop", "local_policy"], inspection=asdict(profile.inspection), images=images, **facts
+    )
 
 
 def ablate(profile: Profile, runs: Sequence[str], seeds: int = 1) -> dict[str, dict[str, list[Episode]]]:

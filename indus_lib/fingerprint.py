@@ -19,6 +19,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,18 @@ def fingerprint(source: Path, parameters: dict[str, str], root: Path = ROOT) -> 
         digest.update(bare(_module(module, root)).encode())
     for path in [root / "requirements.lock", *data_files(modules, root)]:
         digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=8)
+def code_digest(*modules: str, root: Path = ROOT) -> str:
+    """Hex sha256 of what these modules compute with: themselves and all that they import, without comments and
+    docstrings, and the YAML files in data/ that those name. Not `profiles`, whose values a run knows by themselves."""
+    reached = [module for module in closure(modules, root) if module != "profiles"]
+    digest = hashlib.sha256("".join(bare(_module(module, root)) for module in reached).encode())
+    for path in data_files(reached, root):
+        if path.suffix == ".yaml":
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -85,8 +85,8 @@ def train(
     out, config, weights = Path(out), config or profile.grpo, weights or RewardWeights()
     check(samples, config)
     run = training_runs.identity(
-        base, config=asdict(config), weights=asdict(weights), inspection=asdict(profile.inspection), seed=seed,
-        model=asdict(profile.model), tools=list(allowed_tools), samples=[s.id for s in samples],
+        base, ["grpo"], config=asdict(config), weights=asdict(weights), inspection=asdict(profile.inspection),
+        seed=seed, model=asdict(profile.model), tools=list(allowed_tools), samples=[s.id for s in samples],
     )  # fmt: skip
     if training_runs.complete(out, run):
         return out

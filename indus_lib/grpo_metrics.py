@@ -1,8 +1,8 @@
 """What is measured in every RL step, and which values are an alarm.
 
-The failures others report (calls collapsing to none, calls without end, format collapse, one constant answer, groups
-without variance, KL running away) each have a metric, a limit and a remedy in `GUARDS`. A tripped guard is logged as
-a metric (`guard/<name>`) and warned about once per run; it never changes the training by itself.
+The failures others report and our own runs met (calls collapsing to none, to one tool or without end, format collapse,
+one constant answer, groups without variance, KL running away) each have a metric, a limit and a remedy in `GUARDS`. A
+tripped guard is warned about once per run; it never changes the training by itself.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .train_data import Encoded
 
 LOG = logging.getLogger(__name__)
 WINDOW = 5  # steps a guard looks back, so that one unlucky batch is no alarm; not in paper
+SELDOM = 0.02  # calls an image; a tool asked for less cannot be said to be lost
 
 
 def step_values(
@@ -66,12 +67,14 @@ def step_values(
 
 @dataclass(frozen=True)
 class Guard:
-    """One known failure: the mean of `metric` over the last steps must not satisfy `bad`."""
+    """One known failure: the mean of `metric` over the last steps must not satisfy `bad`. `relative`: that mean as a
+    share of the first steps'; no alarm where those hold next to nothing."""
 
     name: str
     metric: str
     bad: Callable[[float], bool]
     remedy: str
+    relative: bool = False
 
 
 GUARDS = (
@@ -104,6 +107,15 @@ GUARDS = (
     ),
     Guard("kl_runaway", "kl", lambda v: v > 1.0, "learning rate down, KL weight beta up, fewer steps"),
     Guard("truncated", "truncated", lambda v: v > 0.1, "max_new_tokens up, or format_penalty up"),
+    *(
+        Guard(
+            f"{name}_lost", f"calls/{name}", lambda v: v < 0.1,
+            "one tool crowds another out: KL weight beta up, learning rate down, more prompts per step; where long "
+            "calls break when sampled (violations), temperature or top_p down",
+            relative=True,
+        )
+        for name in TOOL_NAMES
+    ),
 )  # fmt: skip  # every limit is not in paper
 
 
@@ -112,8 +124,13 @@ def alarms(history: Sequence[Mapping[str, Any]]) -> list[Guard]:
     tripped = []
     for guard in GUARDS:
         values = [row[guard.metric] for row in history if isinstance(row.get(guard.metric), int | float)]
-        values = [v for v in values[-WINDOW:] if math.isfinite(v)]
-        if len(values) == WINDOW and guard.bad(sum(values) / WINDOW):
+        values = [v for v in values if math.isfinite(v)]
+        if len(values) < WINDOW:
+            continue
+        first, last = (sum(part) / WINDOW for part in (values[:WINDOW], values[-WINDOW:]))
+        if guard.relative and first < SELDOM:
+            continue
+        if guard.bad(last / first if guard.relative else last):
             tripped.append(guard)
     return tripped
 

@@ -26,7 +26,7 @@ from .profiles import Inspection
 from .rewards import RewardParts, RewardWeights, Similarity, combined
 from .samples import Sample
 from .train_data import Encoded, encode, with_ids
-from .vision_memory import VisionMemory
+from .vision_memory import SHARED
 
 
 class GatedTrainer(GRPOTrainer):
@@ -59,26 +59,24 @@ class GatedTrainer(GRPOTrainer):
         self._image_id = self.processing_class.image_token_id
         # one batch on one process may shrink; micro-batches and other ranks must stay equally large
         self.drop_idle = self.accelerator.num_processes == self.args.gradient_accumulation_steps == 1
-        self.memory = VisionMemory()
         self.frozen_vision = not any(p.requires_grad for n, p in self.model.named_parameters() if ".visual." in n)
         if not torch.cuda.is_available():
             self._speed_up_vision()
 
     def _speed_up_vision(self) -> None:
-        """On a CPU: batched towers, and features remembered within a step while the tower is frozen."""
+        """On a CPU: fast towers, and features remembered while the tower is frozen."""
         for model in filter(None, (self.model, self.ref_model)):
             model = self.accelerator.unwrap_model(model)
             model = model.get_base_model() if hasattr(model, "get_base_model") else model  # out of an adapter
             fast_vision.accelerate(model)
             if self.frozen_vision:
-                self.memory.attach(model.model.visual.requires_grad_(False))
+                SHARED.attach(model.model.visual.requires_grad_(False))
 
     # --- rollouts -------------------------------------------------------------------------------------------------
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Roll out, score, and hand the pixels on to the update."""
         self._batch = [self.samples[row["index"]] for row in inputs]
-        self.memory.forget()
         output = super()._generate_and_score_completions(inputs)
         if self.drop_idle:
             output = self._without_idle(output)

@@ -14,9 +14,7 @@ from .fast_vision import accelerate
 from .policies import Conversation, Reply
 from .processing import VISION_TOKENS, IndusProcessor, images_of, render
 from .protocol import BRANCH, FOUND, LOOK, MARGIN_PREFIX
-from .vision_memory import VisionMemory
-
-REMEMBERED = 2**28  # bytes of features: an inspection looks six times at two pictures
+from .vision_memory import SHARED
 
 
 class LocalPolicy:
@@ -40,7 +38,7 @@ class LocalPolicy:
         if model.device.type == "cpu":
             accelerate(model)
             core = model.get_base_model() if options.get("adapter") else model
-            VisionMemory(REMEMBERED).attach(core.model.visual.requires_grad_(False))
+            SHARED.attach(core.model.visual.requires_grad_(False))
         return cls(model, processor, name=name or Path(path).name, batch=batch)
 
     def encode(self, conversations: Sequence[Conversation], *, prompt: bool) -> dict[str, torch.Tensor]:

@@ -173,7 +173,7 @@ def train(
     out = Path(out)
     _check(corpus, config, lora)
     facts = {"config": asdict(config), "lora": lora, "seed": seed}
-    run = training_runs.identity(base, **facts, dtype=dtype, corpus=digest(corpus), n=len(corpus))
+    run = training_runs.identity(base, ["sft"], **facts, dtype=dtype, corpus=digest(corpus), n=len(corpus))
     if training_runs.complete(out, run):
         return out
     work, checkpoint = training_runs.open_work(out, run)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from . import fast_vision, tiny_model
+from . import fast_vision, fingerprint, tiny_model
 
 CURVE = "training.json"
 HASHED = 2**28  # bytes; larger weight files are known by their size
@@ -28,10 +29,12 @@ LORA_RANK = 16  # not in paper
 LORA_LAYERS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"  # not in paper
 
 
-def identity(base: Path | str, **facts: Any) -> str:
-    """Hash of the facts and of the base model: its bytes, or names and sizes where hashing 16 GB would be too slow."""
+def identity(base: Path | str, code: Sequence[str], **facts: Any) -> str:
+    """Hash of the facts, of the base model (its bytes, or names and sizes where hashing 16 GB would be too slow) and of
+    the library's `code`, named by modules: what an older library made is not taken for what this one would make."""
     files = sorted((p.name, _content(p)) for p in Path(base).glob("*.safetensors")) or [str(base)]
-    return hashlib.sha256(json.dumps([files, facts], sort_keys=True, default=str).encode()).hexdigest()[:16]
+    known = [files, fingerprint.code_digest(*code), facts]
+    return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _content(path: Path) -> str:

@@ -13,7 +13,7 @@ from indus_lib.grpo_trainer import GatedTrainer
 from indus_lib.images import ImageError
 from indus_lib.local_policy import LocalPolicy
 from indus_lib.rewards import RewardParts, RewardWeights
-from indus_lib.vision_memory import VisionMemory
+from indus_lib.vision_memory import SHARED, VisionMemory
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -131,7 +131,7 @@ def test_rows_without_advantage_are_left_out(trainer, scored):
 
 def test_pictures_are_looked_at_once_per_step(trainer, scored):
     """Far fewer images computed than asked for, the same features, and a trained tower is refused."""
-    assert trainer.memory.computed < 0.5 * trainer.memory.asked
+    assert SHARED.computed < 0.5 * SHARED.asked
     _, encoded, _ = scored
     pixels = torch.cat([encoded[0].pixel_values, encoded[1].pixel_values, encoded[0].pixel_values])
     grid = torch.cat([encoded[0].image_grid_thw, encoded[1].image_grid_thw, encoded[0].image_grid_thw])
@@ -143,6 +143,27 @@ def test_pictures_are_looked_at_once_per_step(trainer, scored):
         assert torch.allclose(ours, theirs, atol=1e-5)
     with pytest.raises(ValueError, match="not frozen"):
         VisionMemory().attach(torch.nn.Linear(2, 2))
+
+
+def test_pictures_look_the_same_in_any_company(trainer, scored):
+    """To the last bit, whatever was looked at before and beside; another tower's features are its own."""
+    _, encoded, _ = scored
+    one, two = encoded[0], next(e for e in encoded if not torch.equal(e.pixel_values, encoded[0].pixel_values))
+    kind, config = type(trainer.model.model.visual), trainer.model.model.visual.config
+    towers = [kind(config).requires_grad_(False).eval() for _ in range(3)]
+    towers[1].load_state_dict(towers[0].state_dict())
+    first, second = VisionMemory(), VisionMemory()
+    for memory, tower in zip((first, second, second), towers, strict=True):
+        memory.attach(tower)
+    with torch.no_grad():
+        both = towers[0](
+            torch.cat([one.pixel_values, two.pixel_values]),
+            grid_thw=torch.cat([one.image_grid_thw, two.image_grid_thw]),
+        )
+        apart = [towers[1](e.pixel_values, grid_thw=e.image_grid_thw).pooler_output for e in (two, one)]
+        other = towers[2](one.pixel_values, grid_thw=one.image_grid_thw).pooler_output
+    assert torch.equal(both.pooler_output, torch.cat(apart[::-1]))
+    assert not torch.allclose(other, apart[1], atol=1e-3)
 
 
 def test_a_memory_stays_near_its_limit_and_gives_the_same(trainer, scored):
@@ -317,6 +338,17 @@ def test_guards_trip_on_what_they_name():
         assert [g.name for g in grpo_metrics.alarms([healthy] * 3 + [bad] * 5)] == [name]
         assert grpo_metrics.alarms([bad] * 4) == []
     assert all(guard.remedy for guard in grpo_metrics.GUARDS)
+
+
+def test_a_tool_that_another_crowds_out_is_missed():
+    """By its own share at the start: a tool that was hardly asked for, or is asked for still, raises nothing."""
+
+    def run(before, after):
+        rows = [{"calls_per_image": 1.0, "calls/crop": 1 - x, "calls/prior": x} for x in (before, after)]
+        return [g.name for g in grpo_metrics.alarms(rows[:1] * 5 + rows[1:] * 5)]
+
+    assert run(0.3, 0.01) == ["prior_lost"]
+    assert run(0.3, 0.1) == run(0.01, 0.0) == []
 
 
 def test_undecided_prompts_by_hand():

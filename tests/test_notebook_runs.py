@@ -178,6 +178,24 @@ def test_a_fingerprint_changes_with_what_matters_only(tree: Path, name: str, tex
     assert (mark(tree) != before) is changes
 
 
+def test_a_code_digest_changes_with_code_and_facts_but_not_with_profiles(tree: Path) -> None:
+    def digest() -> str:
+        fingerprint.code_digest.cache_clear()
+        return fingerprint.code_digest("a", root=tree)
+
+    (tree / "indus_lib/b.py").write_text("from . import c, profiles\n")
+    (tree / "indus_lib/profiles.py").write_text("N = 1\n")
+    found = [digest()]
+    for name, text in [
+        ("indus_lib/profiles.py", "N = 2\n"), ("indus_lib/alone.py", "Y = 2\n"), ("indus_lib/c.py", "X = 2\n"),
+        ("data/facts.yaml", "k: 2\n"),
+    ]:  # fmt: skip
+        (tree / name).write_text(text)
+        found.append(digest())
+    assert found[0] == found[1] == found[2] and len(set(found)) == 3
+    fingerprint.code_digest.cache_clear()
+
+
 def test_a_fingerprint_knows_only_parameters_that_the_notebook_declares(tree: Path) -> None:
     assert mark(tree) == mark(tree, seeds="3"), "this notebook has no `seeds`"
     assert mark(tree) != mark(tree, profile="smoke")

@@ -82,15 +82,19 @@ def test_killed_run_resumes_to_the_same_weights(base, trained, tmp_path, monkeyp
     assert losses(out) == losses(trained)
 
 
-def test_finished_run_is_not_repeated_and_a_changed_one_is(base, tmp_path):
-    """The run's identity covers config, seed and corpus."""
+def test_finished_run_is_not_repeated_and_a_changed_one_is(base, tmp_path, monkeypatch):
+    """The run's identity covers config, seed, corpus and the library that trains."""
     short = replace(world.PROFILE.sft, epochs=1)
     out = sft.train(base[0], base[1], tmp_path / "model", short, progress=False)
     stamp = (out / "model.safetensors").stat().st_mtime_ns
     sft.train(base[0], base[1], out, short, progress=False)
     assert (out / "model.safetensors").stat().st_mtime_ns == stamp
     sft.train(base[0], base[1], out, short, seed=1, progress=False)
-    assert (out / "model.safetensors").stat().st_mtime_ns != stamp
+    other = (out / "model.safetensors").stat().st_mtime_ns
+    assert other != stamp
+    monkeypatch.setattr(training_runs.fingerprint, "code_digest", lambda *modules: f"newer {modules}")
+    sft.train(base[0], base[1], out, short, seed=1, progress=False)
+    assert (out / "model.safetensors").stat().st_mtime_ns != other
 
 
 def test_frozen_vision_stays(base, tmp_path):
