@@ -198,7 +198,7 @@ def evaluate(
 
 
 def _key(path: Path | str, profile: Profile, samples: Sequence[Sample], variant: Variant, options: Any) -> str:
-    """Hash of the weights, the inspection settings and every image's name, size and label."""
+    """Hash of the weights, the code that inspects, its settings and every image's name, size and label."""
     images = [(s.id, s.label, s.image.stat().st_size) for s in samples]
     facts = {"tools": variant.tools, "mode": variant.mode, "options": {k: str(v) for k, v in options.items()}}
     return training_runs.identity(

@@ -111,7 +111,7 @@ GUARDS = (
         Guard(
             f"{name}_lost", f"calls/{name}", lambda v: v < 0.1,
             "one tool crowds another out: KL weight beta up, learning rate down, more prompts per step; where long "
-            "calls break when sampled (violations), temperature or top_p down",
+            "calls break when sampled (violations), temperature down",
             relative=True,
         )
         for name in TOOL_NAMES
@@ -124,15 +124,15 @@ def alarms(history: Sequence[Mapping[str, Any]]) -> list[Guard]:
     tripped = []
     for guard in GUARDS:
         values = [row[guard.metric] for row in history if isinstance(row.get(guard.metric), int | float)]
-        values = [v for v in values if math.isfinite(v)]
-        if len(values) < WINDOW:
-            continue
-        first, last = (sum(part) / WINDOW for part in (values[:WINDOW], values[-WINDOW:]))
-        if guard.relative and first < SELDOM:
-            continue
-        if guard.bad(last / first if guard.relative else last):
+        first, last = (_mean(values[:WINDOW]) if guard.relative else 1.0), _mean(values[-WINDOW:])
+        if first is not None and last is not None and first >= SELDOM and guard.bad(last / first):
             tripped.append(guard)
     return tripped
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    """Of a whole window; None where one is not finite or missing."""
+    return sum(values) / WINDOW if len(values) == WINDOW and all(map(math.isfinite, values)) else None
 
 
 class Alarms(TrainerCallback):
