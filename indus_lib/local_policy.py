@@ -18,10 +18,13 @@ from .vision_memory import SHARED
 
 
 class LocalPolicy:
-    """A loaded model. `batch`: conversations per forward pass (memory), never a change of result beyond rounding."""
+    """A loaded model. `batch`: conversations per forward pass (memory), never a change of result beyond rounding;
+    `top_p`: nucleus of what is sampled above temperature 0."""
 
-    def __init__(self, model: Any, processor: IndusProcessor, *, name: str = "local", batch: int = 64):
-        self.name, self.batch = name, batch
+    def __init__(
+        self, model: Any, processor: IndusProcessor, *, name: str = "local", batch: int = 64, top_p: float = 1.0
+    ):
+        self.name, self.batch, self.top_p = name, batch, top_p
         self.model, self.processor = model, processor
         tokenizer = processor.tokenizer
         self._suppress = tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))  # an image cannot be spoken
@@ -62,12 +65,12 @@ class LocalPolicy:
     def _reply(self, conversations: Sequence[Conversation], max_new_tokens: int, temperature: float) -> list[Reply]:
         start = time.perf_counter()
         inputs = self.encode(conversations, prompt=True)
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature > 0 else {}
+        drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": self.top_p}
         output = self.model.generate(
             **inputs,
             max_new_tokens=max_new_tokens,
             suppress_tokens=self._suppress,
-            **(sampling or {"do_sample": False}),
+            **(drawn if temperature > 0 else {"do_sample": False}),
         )
         width = inputs["input_ids"].shape[1]
         seconds = (time.perf_counter() - start) / len(conversations)

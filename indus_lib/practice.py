@@ -1,0 +1,229 @@
+"""What words alone teach: to repeat a box, to compare two names, to go from a finding to a verdict (miniature only).
+
+The 8B can do all of it. A language model of a few million parameters that starts anew knows texts by heart instead,
+which is worth nothing on a product it has not seen (docs/log.md). So nothing can be known by heart here: the boxes that
+an observation names lie elsewhere each time (`Redraw`), forms have each other's names, and in some answers the finding
+is turned round, so that what follows comes from it alone.
+
+`Practice` holds the second rounds of a corpus without first turn and pictures, every token at the position that it has
+in its conversation: what is looked up at one distance is not found at another. It is taught before SFT (`lesson`) and
+beside each of its batches (`loss`), since what is not practised is forgotten within an epoch. Not in the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
+from transformers import get_cosine_schedule_with_warmup
+
+from . import protocol
+from .train_data import IGNORED, Encoded, collate, name_ids, number_ids, token
+
+WARMUP = 30  # steps; not in paper, like all below
+CLIP = 1.0  # norm of the gradient
+COMPARING = 0.4  # share of the answers that two names decide
+TURNED = 0.25  # share of the answers whose finding is turned round
+WHOLE = 4  # one conversation with its pictures for so many answers in words
+BLANK = 0.5  # share of those whose photograph is blank
+
+
+class Redraw:
+    """Gives the boxes and the names of forms in a conversation other values, alike wherever they occur.
+
+    Attributes:
+        numbers: (101,) ids of 0, 10, ... 1000, or (0,).
+        names: (4,) ids of `protocol.FORMS`, or (0,).
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.numbers = torch.from_numpy(number_ids(processor))
+        self.names = torch.from_numpy(name_ids(processor))
+
+    def __call__(self, ids: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        """ids, place (T,) (`Encoded.place`) -> ids, each box at a random position of the same size, names exchanged."""
+        ids = ids.clone()
+        for box in range((int(place.max()) + 3) // 4):
+            self._move(ids, place - 4 * box)
+        if len(self.names):
+            known = ids[:, None] == self.names
+            ids = torch.where(known.any(1), self.names[torch.randperm(len(self.names))][known.int().argmax(1)], ids)
+        return ids
+
+    def _move(self, ids: torch.Tensor, place: torch.Tensor) -> None:
+        at = [place == k for k in (1, 2, 3, 4)]
+        box = [int((self.numbers == ids[own][0]).nonzero()) for own in at]  # tens
+        for low, high in ((0, 2), (1, 3)):
+            side = box[high] - box[low]
+            start = int(torch.randint(len(self.numbers) - max(side, 0), ())) + max(-side, 0)
+            ids[at[low]], ids[at[high]] = self.numbers[start], self.numbers[start + side]
+
+
+def withhold(inputs: dict[str, Any], share: float, redraw: Redraw) -> dict[str, Any]:
+    """A batch (`train_data.collate`) in which a random `share` of the second rounds is learnt with a blank photograph,
+    and boxes and names of every second round are redrawn.
+
+    A few thousand photographs are soon known by heart, and a verdict that can be remembered is not read from the
+    observation; on products never trained on, only what is read holds (docs/log.md).
+    """
+    second, images = inputs["second"], inputs["mm_token_type_ids"] == 1
+    blank = second & (torch.rand(len(second), device=second.device) < share)
+    before = torch.nn.functional.pad(images, (1, 0))[:, :-1]
+    counts = (images & ~before).sum(1)  # pictures of each conversation
+    of_image = torch.zeros(int(counts.sum()), dtype=torch.bool, device=blank.device)
+    of_image[(counts.cumsum(0) - counts)[blank]] = True  # its first one, the photograph
+    hidden = of_image.repeat_interleave(inputs["image_grid_thw"].prod(-1))
+    ids = inputs["input_ids"].clone()
+    for row in second.nonzero()[:, 0].tolist():
+        ids[row] = redraw(ids[row].cpu(), inputs["place"][row].cpu()).to(ids.device)
+    return inputs | {
+        "pixel_values": inputs["pixel_values"].masked_fill(hidden[:, None], 0.0),  # 0: middle of the range
+        "input_ids": ids,
+        "labels": torch.where(inputs["labels"] == IGNORED, IGNORED, ids),
+    }
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """One second round. `kept` (t,): indices of its words; the rest (T,) of the whole conversation."""
+
+    kept: torch.Tensor
+    weight: torch.Tensor  # of each token in the loss, 0 where nothing is learnt
+    finding: torch.Tensor  # bool
+    positions: torch.Tensor  # (T, 3)
+
+
+class Practice:
+    """Second rounds of a corpus, to be learnt in words; what is drawn hangs on torch's random state."""
+
+    def __init__(self, model: Any, processor: Any, corpus: Sequence[Encoded], weight: float) -> None:
+        """`corpus`: whole conversations, those of one round are left out; `weight`: of a finding or a copied number
+        against another token."""
+        self.processor, self.redraw = processor, Redraw(processor)
+        self.found = torch.tensor([token(f, processor) for f in protocol.FOUND])
+        self.branch = torch.tensor([token(b, processor) for b in protocol.BRANCH])
+        self.rows = [one for one in corpus if one.mask[one.first_turn :].any()]
+        self.answers = [self._answer(model, one, weight) for one in self.rows]
+        self.compared = [k for k, one in enumerate(self.rows) if self._compares(one)]
+
+    def lesson(
+        self, name: str, model: Any, *, steps: int, size: int, rate: float, comparing: float, progress: bool
+    ) -> list[float]:
+        """Train the language model in place on `steps` batches of `size` answers, of which two names decide a share
+        `comparing`.
+
+        Returns:
+            Share of the findings that were told, at each step; empty without anything to learn.
+        """
+        if not self.rows or (comparing == 1 and not self.compared):
+            return []
+        language = [p for n, p in model.named_parameters() if ".language_model." in n and p.requires_grad]
+        optimizer = torch.optim.AdamW(language, lr=rate)
+        schedule = get_cosine_schedule_with_warmup(optimizer, min(WARMUP, steps // 2), steps)
+        shares = []
+        bar = tqdm(range(steps), desc=f"SFT: {name}", disable=not progress, unit="step")
+        for _ in bar:
+            loss, told = self._in_words(model, self._draw(size, comparing))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(language, CLIP)
+            optimizer.step()
+            schedule.step()
+            shares.append(told)
+            bar.set_postfix(told=f"{told:.2f}", refresh=False)
+        return shares
+
+    def loss(self, model: Any, size: int) -> torch.Tensor:
+        """Of `size` answers in words and of a few whole conversations, their pictures there."""
+        if not self.rows:
+            return torch.zeros((), device=model.device)
+        words, _ = self._in_words(model, self._draw(size, COMPARING))
+        return words + self._whole(model, self._draw(max(size // WHOLE, 1), COMPARING))
+
+    def _draw(self, size: int, comparing: float) -> list[int]:
+        several = round(size * comparing) if self.compared else 0
+        named = torch.randint(max(len(self.compared), 1), (several,)).tolist()
+        return [self.compared[k] for k in named] + torch.randint(len(self.rows), (size - several,)).tolist()
+
+    def _in_words(self, model: Any, drawn: Sequence[int]) -> tuple[torch.Tensor, float]:
+        """(loss, share of the findings told)."""
+        columns = zip(*(self._words(k) for k in drawn), strict=True)
+        ids, targets, weight, finding, positions = (pad_sequence(c, batch_first=True).to(model.device) for c in columns)
+        lengths = torch.tensor([len(self.answers[k].kept) for k in drawn], device=model.device)
+        attended = (torch.arange(ids.shape[1], device=model.device) < lengths[:, None]).long()
+        at = weight[:, 1:] > 0
+        scores = model(
+            input_ids=ids, attention_mask=attended, position_ids=positions.permute(2, 0, 1), use_cache=False
+        ).logits[:, :-1][at]
+        told = (scores.argmax(-1) == targets[:, 1:][at])[finding[:, 1:][at]]
+        return _weighted(scores, targets[:, 1:][at], weight[:, 1:][at]), float(told.float().mean())
+
+    def _words(self, k: int) -> tuple[torch.Tensor, ...]:
+        """(ids, targets, weights, findings (t,), positions (t, 3)) of an answer, redrawn, now and then turned round."""
+        one, answer = self.rows[k], self.answers[k]
+        kept = answer.kept
+        ids = self.redraw(torch.from_numpy(one.input_ids)[kept], torch.from_numpy(one.place)[kept])
+        weight, finding, positions = answer.weight[kept], answer.finding[kept], answer.positions[kept]
+        if torch.rand(()) < TURNED:
+            given, targets, weight = self._turned(ids, weight, finding)
+            return given, targets, weight, finding, positions
+        return ids, ids, weight, finding, positions
+
+    def _turned(
+        self, ids: torch.Tensor, weight: torch.Tensor, finding: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(ids, targets, weights) with the other finding, and only how the answer begins to be learnt: with it."""
+        at, begins = finding.nonzero()[:, 0], ((ids[:, None] == self.branch).any(1) & (weight > 0)).nonzero()[:, 0]
+        apart = len(self.found.unique()) == len(self.branch.unique()) == 2
+        if not apart or len(at) != 1 or not len(begins):
+            return ids, ids, weight  # a thought in whole sentences, or a tokenizer that begins both alike
+        other = int(ids[at[0]] == self.found[0])
+        given, targets, only = ids.clone(), ids.clone(), torch.zeros_like(weight)
+        given[at[0]], targets[begins[0]], only[begins[0]] = self.found[other], self.branch[other], weight.max()
+        return given, targets, only
+
+    def _whole(self, model: Any, drawn: Sequence[int]) -> torch.Tensor:
+        rows = [replace(self.rows[k], second=True) for k in drawn]
+        inputs = collate(rows, self.processor.tokenizer.pad_token_id, self.processor.image_token_id)
+        inputs = {name: value.to(model.device) for name, value in withhold(inputs, BLANK, self.redraw).items()}
+        weight = pad_sequence([self.answers[k].weight for k in drawn], batch_first=True).to(model.device)[:, 1:]
+        at, targets = weight > 0, inputs["input_ids"][:, 1:]
+        columns = at.any(0).nonzero()[:, 0]
+        given = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")
+        logits = model(**{name: inputs[name] for name in given}, logits_to_keep=columns, use_cache=False).logits
+        return _weighted(logits[at[:, columns]], targets[at], weight[at])
+
+    def _answer(self, model: Any, one: Encoded, weight: float) -> _Answer:
+        image = one.input_ids == self.processor.image_token_id
+        second = np.arange(len(one)) >= one.first_turn
+        decided = np.where(one.place > 0, 1.0, one.decision)  # what is copied counts as much as what is found
+        weights = (one.mask & second & (one.place >= 0)) * (1 + (weight - 1) * decided)
+        core = model.get_base_model() if hasattr(model, "get_base_model") else model
+        positions, _ = core.model.get_rope_index(
+            torch.from_numpy(one.input_ids)[None],
+            torch.from_numpy(image.astype(np.int64))[None],
+            image_grid_thw=one.image_grid_thw,
+        )
+        return _Answer(
+            torch.from_numpy(np.flatnonzero(second & ~image)),
+            torch.from_numpy(weights.astype(np.float32)),
+            torch.from_numpy((one.decision == 1) & one.mask & second & np.isin(one.input_ids, self.found)),
+            positions[:, 0].T,
+        )
+
+    def _compares(self, one: Encoded) -> bool:
+        """Whether the observation names two forms: what belongs there and what was found."""
+        said = one.input_ids[one.first_turn :][~one.mask[one.first_turn :]]
+        return int(np.isin(said, self.redraw.names).sum()) > 1
+
+
+def _weighted(scores: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Weighted mean of the cross entropy. scores (N, V), targets, weight (N,)."""
+    each = cross_entropy(scores.float(), targets, reduction="none")
+    return (each * weight).sum() / weight.sum()
