@@ -288,8 +288,10 @@ def conversation(
     image = images.load_image(sample.image, sample.tile)
     question = protocol.question(sample.category if config.name_category else "", config.detail, offer)
     talk = protocol.start(shown(image, config.max_side), question)
+    name = ""
     for turn in turns:
-        talk = protocol.add_assistant(talk, protocol.terse(turn.text) if terse else turn.text)
+        talk = protocol.add_assistant(talk, protocol.terse(turn.text, name) if terse else turn.text)
         if turn.calls:
-            talk = protocol.add_observation(talk, run_calls(sample, turn.calls, image))
+            results = run_calls(sample, turn.calls, image)
+            name, talk = protocol.to_compare(results), protocol.add_observation(talk, results)
     return talk

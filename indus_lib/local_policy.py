@@ -13,7 +13,7 @@ from . import tiny_model
 from .fast_vision import accelerate
 from .policies import Conversation, Reply
 from .processing import VISION_TOKENS, IndusProcessor, images_of, render
-from .protocol import BRANCH, FOUND, LOOK, MARGIN_PREFIX
+from .protocol import BRANCH, FOUND, MARGIN_PREFIX, looks
 from .vision_memory import SHARED
 
 
@@ -87,15 +87,15 @@ class LocalPolicy:
     @torch.no_grad()
     def margins(self, conversations: Sequence[Conversation]) -> list[float | None]:
         """See `Policy.margins`. One forward pass over "... </think><answer>": the branch into `<location>` or
-        `<answer>` is read where the two tags part, Yes against No after the second. A terse thought that stands open at
-        `LOOK` is read right there.
+        `<answer>` is read where the two tags part, Yes against No after the second. A terse thought that stands open
+        where it says what it sees (`protocol.looks`) is read right there.
 
         Raises:
             ValueError: A terse thought, and a tokenizer that cannot tell its two endings by their first token.
         """
         values: list[float | None] = []
         for chunk in self._chunks(conversations):
-            terse = [_last_text(c).endswith(LOOK) for c in chunk]
+            terse = [looks(_last_text(c)) for c in chunk]
             if any(terse) and self._found[0] == self._found[1]:
                 raise ValueError(
                     f"this tokenizer begins {FOUND[0]!r} and {FOUND[1]!r} alike: a terse thought has no margin"

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indus_lib import parsing, protocol, tools
+from indus_lib.episodes import ToolCall
 from indus_lib.parsing import parse_turn
+from indus_lib.tool_result import ToolResult
 
 words = (
     st.text(max_size=40).map(protocol.clean).filter(lambda t: not any(f"{f}:" in t for f in protocol.ROUTING_FIELDS))
@@ -152,6 +154,18 @@ def test_a_terse_turn_keeps_what_it_found_and_what_it_did() -> None:
     assert protocol.terse(fine) == "<think>see nothing</think>" + protocol.final_text(False)
     other = protocol.format_final("the crop shows it", False)
     assert protocol.terse(other) == other
+    named = protocol.terse(fine, "dark bar")
+    assert named == "<think>dark bar, see nothing</think>" + protocol.final_text(False)
+    assert protocol.terse(named, "dark bar") == named and protocol.terse(first, "dark bar") == protocol.terse(first)
+    assert protocol.terse(last, "bright ring").startswith("<think>bright ring, see something</think><location>")
+
+
+def test_a_find_is_compared_where_the_prior_was_asked_too() -> None:
+    crop = (ToolCall("crop", {}), ToolResult(True, "", details={"named": "dark bar"}))
+    prior = (ToolCall("prior", {}), ToolResult(True, ""))
+    empty = (ToolCall("crop", {}), ToolResult(True, ""))
+    assert protocol.to_compare([prior, crop]) == protocol.to_compare([crop, prior]) == "dark bar"
+    assert protocol.to_compare([crop]) == protocol.to_compare([prior]) == protocol.to_compare([prior, empty]) == ""
 
 
 def test_a_terse_turn_decides_before_its_thought_ends() -> None:
@@ -162,4 +176,10 @@ def test_a_terse_turn_decides_before_its_thought_ends() -> None:
         protocol.format_turn1({"evidence": "see crack, a line"}, [{"name": "prior", "arguments": {}}])
     )
     assert protocol.decision_prefix(asked) == protocol.LOOK
-    assert protocol.decision_prefix("<think>see something else</think>") == "<think>see something else</think>"
+    for name in (f"{tone} {form}" for tone in ("dark", "bright") for form in ("dot", "ring", "bar", "cross")):
+        for found in protocol.FOUND:
+            prefix = protocol.decision_prefix(f"<think>{name}, see{found}</think><answer>No</answer>")
+            assert prefix == f"<think>{name}, see" and protocol.looks(prefix)
+    for other in ("<think>see something else</think>", "<think>dark line, see nothing</think>"):
+        assert protocol.decision_prefix(other) == other and not protocol.looks(other)
+    assert not protocol.looks("") and not protocol.looks(f"<think>{protocol.UNSURE}")

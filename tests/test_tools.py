@@ -305,6 +305,8 @@ def test_crop_tells_the_shape_of_what_it_found(sign: int) -> None:
         shape = result.details["shape"]
         numbers = [int(n) for n in re.findall(r"(\d+) (?:px across|% solid|% longer)", result.text)]
         assert numbers == [shape["across"], rounded(shape["solid"]), rounded(shape["longer"])]
+        named = "" if name == "line" else f"{'dark' if sign < 0 else 'bright'} dot"
+        assert result.details["named"] == named and named in result.text
     assert all(6 <= shapes[name]["across"] <= 8 and shapes[name]["longer"] < 14 for name in ("dot", "square"))
     assert all(shapes[name]["solid"] > 90 for name in ("dot", "square"))
     assert shapes["line"]["longer"] > 200 and 5 <= shapes["line"]["across"] <= 9
