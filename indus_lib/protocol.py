@@ -27,13 +27,13 @@ CHOICES = {"scale": SCALES, "cue": CUES, "suspicion": SUSPICIONS, "preliminary":
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 UNSURE = "unsure"  # thought of a terse turn that asks a tool
-_NAME = r"(?:(?:dark|bright) (?:dot|ring|bar|cross), )?"  # of a crop's find (`tool_shape`), repeated by `terse`
+FORMS = ("dot", "bar", "ring", "cross")
+"""Forms that have a name, on a product by design or found by a tool."""
+_NAME = rf"(?:(?:dark|bright) (?:{'|'.join(FORMS)}), )?"  # of a crop's find (`tool_shape`), repeated by `terse`
 FINDING = re.compile(rf"(?:<think>{_NAME}|evidence: )see( [^,;:<]*)")
 """Where a turn says what it sees, if it does: see `finding`. The group is what it sees, with the space before it."""
 ROUTE = re.compile(rf'<think>({UNSURE}|see)\b|"name":\s*"(\w+)"')
 """Where a turn chooses: to ask or to answer, in the first group (terse turns alone), and which tool, in the second."""
-FORMS = ("dot", "bar", "ring", "cross")
-"""Forms that have a name, on a product by design or found by a tool."""
 NAMED = re.compile(r"<location>\[(\d+),(\d+),(\d+),(\d+)\]|<type>([^<]+)")
 """What an answer names, in the groups: where it is and what."""
 MARGIN_PREFIX = "<answer>"
