@@ -28,7 +28,7 @@ class Row:
     """Measured row. Lengths in pixels of the original, deviations in percent of the median spacing. `odd`: window
     (x1, y1, x2, y2) of the feature (or of its empty place) that deviates most, None with fewer than 3 features.
     `separation`: how clear the row is: by the caliper, how far features and gaps lie apart in deviations of their
-    pixels. `odd_gaps`: gaps that deviate by more than `ODD_GAP`; `turned`: long features askew to the others (blobs)."""
+    pixels. `odd_gaps`: gaps that deviate by more than `ODD_GAP`; `turned`: long features askew to the others."""
 
     centres: np.ndarray  # (n, 2)
     median: float
