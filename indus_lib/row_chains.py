@@ -158,6 +158,8 @@ def follow(b: Blobs, like: np.ndarray, i: int, j: int) -> np.ndarray:
     members = np.array([i, j])
     for reach in (4.0, np.inf):  # a pair gives the direction roughly: the near ones mend it
         pitch = float(np.hypot(*step))
+        if pitch < 1:  # side by side, not one after another
+            return members[:0]
         unit = step / pitch
         rest = b.centres - origin
         along, aside = rest @ unit, rest @ np.array([-unit[1], unit[0]])
