@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from . import protocol
-from .train_data import IGNORED, Encoded, collate, name_ids, number_ids, token
+from .train_data import IGNORED, Encoded, collate, goes_on, name_ids, number_ids, token
 
 WARMUP = 30  # steps; not in paper, like all below
 CLIP = 1.0  # norm of the gradient
@@ -40,11 +40,12 @@ class Redraw:
     Attributes:
         numbers: (101,) ids of 0, 10, ... 1000, or (0,).
         names: (4,) ids of `protocol.FORMS`, or (0,).
+        goes_on: (V,) bool (`train_data.goes_on`).
     """
 
     def __init__(self, processor: Any) -> None:
         self.numbers = torch.from_numpy(number_ids(processor))
-        self.names = torch.from_numpy(name_ids(processor))
+        self.names, self.goes_on = (torch.from_numpy(f(processor)) for f in (name_ids, goes_on))
 
     def __call__(self, ids: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
         """ids, place (T,) (`Encoded.place`) -> ids, each box at a random position of the same size, names exchanged."""
@@ -52,7 +53,7 @@ class Redraw:
         for box in range((int(place.max()) + 3) // 4):
             self._move(ids, place - 4 * box)
         if len(self.names):
-            known = ids[:, None] == self.names
+            known = (ids[:, None] == self.names) & ~self.goes_on[ids.roll(-1)][:, None]  # `dotted` is no dot
             ids = torch.where(known.any(1), self.names[torch.randperm(len(self.names))][known.int().argmax(1)], ids)
         return ids
 
@@ -218,9 +219,9 @@ class Practice:
         )
 
     def _compares(self, one: Encoded) -> bool:
-        """Whether the observation names two forms: what belongs there and what was found."""
-        said = one.input_ids[one.first_turn :][~one.mask[one.first_turn :]]
-        return int(np.isin(said, self.redraw.names).sum()) > 1
+        """Whether the answer begins with the name of what was found: what belongs there is told as well."""
+        said = one.input_ids[one.first_turn :][one.mask[one.first_turn :]]
+        return bool(np.isin(said, self.redraw.names).any())
 
 
 def _weighted(scores: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

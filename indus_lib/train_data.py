@@ -103,6 +103,12 @@ def name_ids(processor: IndusProcessor) -> np.ndarray:
     return np.array([i[0] for i in found] if all(len(i) == 1 for i in found) else [], dtype=np.int64)
 
 
+def goes_on(processor: IndusProcessor) -> np.ndarray:
+    """(V,) bool, whether a token goes on with the word before it, as `ted` does behind ` dot`."""
+    pieces = processor.tokenizer.convert_ids_to_tokens(list(range(len(processor.tokenizer))))
+    return np.array([piece is not None and piece[:1].isascii() and piece[:1].isalpha() for piece in pieces])
+
+
 def token(text: str, processor: IndusProcessor) -> int:
     """The first token of a text."""
     return _ids(text, processor)[0]

@@ -31,7 +31,7 @@ def told(norm, found, bad):
     ask = protocol.add_assistant(protocol.start(PHOTO, "?"), f"<think>unsure</think>{protocol.tool_tail(call)}")
     seen = protocol.add_observation(ask, [(call, ToolResult(True, f"it carries a {norm}. there is a {found}."))])
     finding, kind = ("see something", "crack") if bad else ("see nothing", None)
-    return protocol.add_assistant(seen, f"<think>{finding}</think>{protocol.final_text(bad, None, kind)}")
+    return protocol.add_assistant(seen, f"<think>dark {found}, {finding}</think>{protocol.final_text(bad, None, kind)}")
 
 
 def comparisons():
@@ -114,9 +114,20 @@ def test_names_are_exchanged_alike(tmp_path):
         named = torch.isin(ids, redraw.names)
         assert torch.equal(named, torch.isin(other, redraw.names)) and torch.equal(ids[~named], other[~named])
         first, second = ids[named].tolist(), other[named].tolist()
-        assert (first[0] == first[1]) == (second[0] == second[1])
-        seen.add(tuple(second))
+        assert (first[0] == first[1]) == (second[0] == second[1]) and second[1] == second[2]
+        seen.add(tuple(second[:2]))
     assert len(seen) == 16
+
+
+def test_a_word_that_begins_like_a_name_is_none():
+    """`dotted` is two tokens, the first of which is that of `dot`: a product's name would tell what was exchanged."""
+    processor = tiny_model.load(world.PROFILE.model.base)[1]
+    redraw = practice.Redraw(processor)
+    ids = torch.tensor(processor.tokenizer("a dotted part with a dark dot.")["input_ids"])
+    assert int(torch.isin(ids, redraw.names).sum()) == 2
+    torch.manual_seed(0)
+    said = {processor.tokenizer.decode(redraw(ids, torch.zeros_like(ids))) for _ in range(60)}
+    assert said == {f"a dotted part with a dark {form}." for form in protocol.FORMS}
 
 
 def test_a_box_never_seen_is_repeated(boxes):
