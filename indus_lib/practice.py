@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
@@ -30,6 +30,7 @@ WARMUP = 30  # steps; not in paper, like all below
 CLIP = 1.0  # norm of the gradient
 COMPARING = 0.4  # share of the answers that two names decide
 TURNED = 0.25  # share of the answers whose finding is turned round
+RENAMED = 0.5  # share of the comparisons in which something else was found, since a text's numbers tell its label
 WHOLE = 4  # one conversation with its pictures for so many answers in words
 BLANK = 0.5  # share of those whose photograph is blank
 
@@ -53,9 +54,13 @@ class Redraw:
         for box in range((int(place.max()) + 3) // 4):
             self._move(ids, place - 4 * box)
         if len(self.names):
-            known = (ids[:, None] == self.names) & ~self.goes_on[ids.roll(-1)][:, None]  # `dotted` is no dot
-            ids = torch.where(known.any(1), self.names[torch.randperm(len(self.names))][known.int().argmax(1)], ids)
+            which = (ids[:, None] == self.names).int().argmax(1)
+            ids = torch.where(self.named(ids), self.names[torch.randperm(len(self.names))][which], ids)
         return ids
+
+    def named(self, ids: torch.Tensor) -> torch.Tensor:
+        """(T,) -> bool, where a name stands; `dotted` is none, though it begins as one."""
+        return torch.isin(ids, self.names) & ~self.goes_on[ids.roll(-1)]
 
     def _move(self, ids: torch.Tensor, place: torch.Tensor) -> None:
         at = [place == k for k in (1, 2, 3, 4)]
@@ -73,28 +78,30 @@ def withhold(inputs: dict[str, Any], share: float, redraw: Redraw) -> dict[str, 
     A few thousand photographs are soon known by heart, and a verdict that can be remembered is not read from the
     observation; on products never trained on, only what is read holds (docs/log.md).
     """
+    ids = inputs["input_ids"].clone()
+    for row in inputs["second"].nonzero()[:, 0].tolist():
+        ids[row] = redraw(ids[row].cpu(), inputs["place"][row].cpu()).to(ids.device)
+    labels = torch.where(inputs["labels"] == IGNORED, IGNORED, ids)
+    return _blanked(inputs, share) | {"input_ids": ids, "labels": labels}
+
+
+def _blanked(inputs: dict[str, Any], share: float) -> dict[str, Any]:
     second, images = inputs["second"], inputs["mm_token_type_ids"] == 1
     blank = second & (torch.rand(len(second), device=second.device) < share)
-    before = torch.nn.functional.pad(images, (1, 0))[:, :-1]
-    counts = (images & ~before).sum(1)  # pictures of each conversation
+    counts = (images & ~pad(images, (1, 0))[:, :-1]).sum(1)  # pictures of each conversation
     of_image = torch.zeros(int(counts.sum()), dtype=torch.bool, device=blank.device)
     of_image[(counts.cumsum(0) - counts)[blank]] = True  # its first one, the photograph
     hidden = of_image.repeat_interleave(inputs["image_grid_thw"].prod(-1))
-    ids = inputs["input_ids"].clone()
-    for row in second.nonzero()[:, 0].tolist():
-        ids[row] = redraw(ids[row].cpu(), inputs["place"][row].cpu()).to(ids.device)
-    return inputs | {
-        "pixel_values": inputs["pixel_values"].masked_fill(hidden[:, None], 0.0),  # 0: middle of the range
-        "input_ids": ids,
-        "labels": torch.where(inputs["labels"] == IGNORED, IGNORED, ids),
-    }
+    return inputs | {"pixel_values": inputs["pixel_values"].masked_fill(hidden[:, None], 0.0)}  # 0: middle of the range
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """One second round. `kept` (t,): indices of its words; the rest (T,) of the whole conversation."""
+    """One second round. `kept` (t,): indices of its words; `named`: index of what a prior names and those of what a
+    crop found, if both have a name; the rest (T,) of the whole conversation."""
 
     kept: torch.Tensor
+    named: tuple[int, list[int]] | None
     weight: torch.Tensor  # of each token in the loss, 0 where nothing is learnt
     finding: torch.Tensor  # bool
     positions: torch.Tensor  # (T, 3)
@@ -111,7 +118,7 @@ class Practice:
         self.branch = torch.tensor([token(b, processor) for b in protocol.BRANCH])
         self.rows = [one for one in corpus if one.mask[one.first_turn :].any()]
         self.answers = [self._answer(model, one, weight) for one in self.rows]
-        self.compared = [k for k, one in enumerate(self.rows) if self._compares(one)]
+        self.compared = [k for k, answer in enumerate(self.answers) if answer.named]
 
     def lesson(
         self, name: str, model: Any, *, steps: int, size: int, rate: float, comparing: float, progress: bool
@@ -154,9 +161,14 @@ class Practice:
 
     def _in_words(self, model: Any, drawn: Sequence[int]) -> tuple[torch.Tensor, float]:
         """(loss, share of the findings told)."""
-        columns = zip(*(self._words(k) for k in drawn), strict=True)
+        answers = [self.answers[k] for k in drawn]
+        given = [[x[a.kept] for x in self._exercise(k)] for k, a in zip(drawn, answers, strict=True)]
+        columns = [
+            *zip(*given, strict=True),
+            *zip(*((a.finding[a.kept], a.positions[a.kept]) for a in answers), strict=True),
+        ]
         ids, targets, weight, finding, positions = (pad_sequence(c, batch_first=True).to(model.device) for c in columns)
-        lengths = torch.tensor([len(self.answers[k].kept) for k in drawn], device=model.device)
+        lengths = torch.tensor([len(a.kept) for a in answers], device=model.device)
         attended = (torch.arange(ids.shape[1], device=model.device) < lengths[:, None]).long()
         at = weight[:, 1:] > 0
         scores = model(
@@ -165,40 +177,59 @@ class Practice:
         told = (scores.argmax(-1) == targets[:, 1:][at])[finding[:, 1:][at]]
         return _weighted(scores, targets[:, 1:][at], weight[:, 1:][at]), float(told.float().mean())
 
-    def _words(self, k: int) -> tuple[torch.Tensor, ...]:
-        """(ids, targets, weights, findings (t,), positions (t, 3)) of an answer, redrawn, now and then turned round."""
-        one, answer = self.rows[k], self.answers[k]
-        kept = answer.kept
-        ids = self.redraw(torch.from_numpy(one.input_ids)[kept], torch.from_numpy(one.place)[kept])
-        weight, finding, positions = answer.weight[kept], answer.finding[kept], answer.positions[kept]
-        if torch.rand(()) < TURNED:
-            given, targets, weight = self._turned(ids, weight, finding)
-            return given, targets, weight, finding, positions
-        return ids, ids, weight, finding, positions
-
-    def _turned(
-        self, ids: torch.Tensor, weight: torch.Tensor, finding: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(ids, targets, weights) with the other finding, and only how the answer begins to be learnt: with it."""
-        at, begins = finding.nonzero()[:, 0], ((ids[:, None] == self.branch).any(1) & (weight > 0)).nonzero()[:, 0]
-        apart = len(self.found.unique()) == len(self.branch.unique()) == 2
-        if not apart or len(at) != 1 or not len(begins):
-            return ids, ids, weight  # a thought in whole sentences, or a tokenizer that begins both alike
-        other = int(ids[at[0]] == self.found[0])
-        given, targets, only = ids.clone(), ids.clone(), torch.zeros_like(weight)
-        given[at[0]], targets[begins[0]], only[begins[0]] = self.found[other], self.branch[other], weight.max()
-        return given, targets, only
-
     def _whole(self, model: Any, drawn: Sequence[int]) -> torch.Tensor:
         rows = [replace(self.rows[k], second=True) for k in drawn]
         inputs = collate(rows, self.processor.tokenizer.pad_token_id, self.processor.image_token_id)
-        inputs = {name: value.to(model.device) for name, value in withhold(inputs, BLANK, self.redraw).items()}
-        weight = pad_sequence([self.answers[k].weight for k in drawn], batch_first=True).to(model.device)[:, 1:]
-        at, targets = weight > 0, inputs["input_ids"][:, 1:]
+        exercises = zip(*(self._exercise(k) for k in drawn), strict=True)
+        ids, targets, weight = (pad_sequence(x, batch_first=True).to(model.device) for x in exercises)
+        inputs = {name: value.to(model.device) for name, value in _blanked(inputs, BLANK).items()} | {"input_ids": ids}
+        at = weight[:, 1:] > 0
         columns = at.any(0).nonzero()[:, 0]
         given = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")
         logits = model(**{name: inputs[name] for name in given}, logits_to_keep=columns, use_cache=False).logits
-        return _weighted(logits[at[:, columns]], targets[at], weight[at])
+        return _weighted(logits[at[:, columns]], targets[:, 1:][at], weight[:, 1:][at])
+
+    def _exercise(self, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(ids, targets, weights), each (T,), of a conversation, redrawn. Now and then what was found is something else
+        or the finding is turned round, and the answer is learnt as far as it follows from that."""
+        one, answer, chance = self.rows[k], self.answers[k], torch.rand(())
+        ids = self.redraw(torch.from_numpy(one.input_ids), torch.from_numpy(one.place))
+        at, begins = (
+            answer.finding.nonzero()[:, 0],
+            (torch.isin(ids, self.branch) & (answer.weight > 0)).nonzero()[:, 0],
+        )
+        apart = len(self.found.unique()) == len(self.branch.unique()) == 2
+        if not apart or len(at) != 1 or not len(begins):
+            return ids, ids, answer.weight  # a thought in whole sentences, or a tokenizer that begins both alike
+        if answer.named and chance < RENAMED:
+            return self._renamed(ids, answer, int(at[0]), int(begins[0]))
+        if chance > 1 - TURNED:
+            other = int(ids[at[0]] == self.found[0])
+            return self._followed(ids, answer, int(at[0]), int(begins[0]), other, learnt=False)
+        return ids, ids, answer.weight
+
+    def _renamed(
+        self, ids: torch.Tensor, answer: _Answer, at: int, begins: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What was found has the name of what belongs there, or another one: the finding follows."""
+        belongs, places = answer.named
+        others = self.redraw.names[self.redraw.names != ids[belongs]]
+        same = bool(torch.rand(()) < 0.5)
+        ids = ids.clone()
+        ids[places] = int(ids[belongs] if same else others[torch.randint(len(others), ())])
+        return self._followed(ids, answer, at, begins, int(same), learnt=True)
+
+    def _followed(
+        self, ids: torch.Tensor, answer: _Answer, at: int, begins: int, finding: int, learnt: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The answer up to how it begins behind its thought, with that finding, `learnt` itself or given."""
+        given, weight = ids.clone(), answer.weight.clone()
+        given[at], weight[begins + 1 :] = self.found[finding], 0
+        targets = given.clone()
+        targets[begins], weight[begins] = self.branch[finding], answer.weight.max()
+        if not learnt:
+            weight[:begins] = 0
+        return given, targets, weight
 
     def _answer(self, model: Any, one: Encoded, weight: float) -> _Answer:
         image = one.input_ids == self.processor.image_token_id
@@ -213,15 +244,19 @@ class Practice:
         )
         return _Answer(
             torch.from_numpy(np.flatnonzero(second & ~image)),
+            self._names(one),
             torch.from_numpy(weights.astype(np.float32)),
             torch.from_numpy((one.decision == 1) & one.mask & second & np.isin(one.input_ids, self.found)),
             positions[:, 0].T,
         )
 
-    def _compares(self, one: Encoded) -> bool:
-        """Whether the answer begins with the name of what was found: what belongs there is told as well."""
-        said = one.input_ids[one.first_turn :][one.mask[one.first_turn :]]
-        return bool(np.isin(said, self.redraw.names).any())
+    def _names(self, one: Encoded) -> tuple[int, list[int]] | None:
+        """The first name that an observation says is of what belongs; an answer that begins with a name repeats that of
+        what was found, which is said last."""
+        second = np.arange(len(one)) >= one.first_turn
+        named = self.redraw.named(torch.from_numpy(one.input_ids)).numpy() & second
+        said, repeated = (np.flatnonzero(named & side).tolist() for side in (~one.mask, one.mask))
+        return (said[0], [said[-1], *repeated]) if len(said) > 1 and repeated else None
 
 
 def _weighted(scores: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
