@@ -234,7 +234,8 @@ class Practice:
     def _answer(self, model: Any, one: Encoded, weight: float) -> _Answer:
         image = one.input_ids == self.processor.image_token_id
         second = np.arange(len(one)) >= one.first_turn
-        decided = np.where(one.place > 0, 1.0, one.decision)  # what is copied counts as much as what is found
+        copied = (one.place > 0) | np.isin(one.input_ids, self.redraw.names)
+        decided = np.where(copied, 1.0, one.decision)  # what is copied counts as much as what is found
         weights = (one.mask & second & (one.place >= 0)) * (1 + (weight - 1) * decided)
         core = model.get_base_model() if hasattr(model, "get_base_model") else model
         positions, _ = core.model.get_rope_index(
@@ -251,12 +252,12 @@ class Practice:
         )
 
     def _names(self, one: Encoded) -> tuple[int, list[int]] | None:
-        """The first name that an observation says is of what belongs; an answer that begins with a name repeats that of
-        what was found, which is said last."""
+        """Of an answer that repeats two names: the first that the observation says is of what belongs, the last of what
+        was found (`terse_thoughts.to_compare`)."""
         second = np.arange(len(one)) >= one.first_turn
         named = self.redraw.named(torch.from_numpy(one.input_ids)).numpy() & second
         said, repeated = (np.flatnonzero(named & side).tolist() for side in (~one.mask, one.mask))
-        return (said[0], [said[-1], *repeated]) if len(said) > 1 and repeated else None
+        return (said[0], [said[-1], repeated[-1]]) if len(said) > 1 and len(repeated) == 2 else None
 
 
 def _weighted(scores: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -124,7 +124,7 @@ TINY = Profile(
     inspection=Inspection(detail="short", name_category=False, max_new_tokens=96, batch=128, max_side=1024),
     corpus=Corpus(n=3200, teacher="offline", exploration=0.1),
     sft=SFT(
-        epochs=4,  # validation loss is lowest after three or four
+        epochs=3,  # validation loss is lowest after three or four
         batch=32,
         accumulation=1,
         learning_rate=1.5e-3,
@@ -133,7 +133,7 @@ TINY = Profile(
         restart=True,
         looking=2,
         reading=100,
-        comparing=120,
+        comparing=200,
         practice=24,
         decision_weight=12.0,
         withheld=0.5,

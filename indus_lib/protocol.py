@@ -29,8 +29,9 @@ THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 UNSURE = "unsure"  # thought of a terse turn that asks a tool
 FORMS = ("dot", "bar", "ring", "cross")
 """Forms that have a name, on a product by design or found by a tool."""
-_NAME = rf"(?:(?:dark|bright) (?:{'|'.join(FORMS)}), )?"  # of a crop's find (`tool_shape`), repeated by `terse`
-FINDING = re.compile(rf"(?:<think>{_NAME}|evidence: )see( [^,;:<]*)")
+FORM = re.compile(rf"\b(?:{'|'.join(FORMS)})\b")
+_NAMES = rf"(?:prior {FORM.pattern}, crop {FORM.pattern}, )?"  # see `terse_thoughts.to_compare`
+FINDING = re.compile(rf"(?:<think>{_NAMES}|evidence: )see( [^,;:<]*)")
 """Where a turn says what it sees, if it does: see `finding`. The group is what it sees, with the space before it."""
 ROUTE = re.compile(rf'<think>({UNSURE}|see)\b|"name":\s*"(\w+)"')
 """Where a turn chooses: to ask or to answer, in the first group (terse turns alone), and which tool, in the second."""
@@ -44,7 +45,7 @@ already taken here, one or more tokens before `<answer>`: see `decision_prefix`.
 LOOK = "<think>see"
 FOUND = (" something", " nothing")
 """How a terse thought begins where it repeats no name, and what may follow: there the verdict is taken (`terse`)."""
-_TERSE = re.compile(rf"(<think>{_NAME}see)(?:{'|'.join(FOUND)})|<think>{UNSURE}")
+_TERSE = re.compile(rf"(<think>{_NAMES}see)(?:{'|'.join(FOUND)})|<think>{UNSURE}")
 
 _FULL = """You inspect a photograph of one industrial product or surface and decide whether it is anomalous. There is \
 no reference image: judge from what is visible and from what the tools return.
@@ -182,28 +183,6 @@ def finding(name: str) -> str:
     """`see crack`, or `see nothing`: how a thought of the offline teacher begins. The verdict is really taken here,
     in one or two tokens; the sentence behind only explains it."""
     return f"see {clean(name) or 'nothing'}"
-
-
-def to_compare(results: Iterable[tuple[Any, Any]]) -> str:
-    """Name of the crop's find where the prior was asked too, `dark bar` say, from (call, result) pairs; else ""."""
-    details = {call.name: result.details for call, result in results}
-    return details.get("crop", {}).get("named", "") if "prior" in details else ""
-
-
-def terse(text: str, name: str = "") -> str:
-    """A turn whose thought is cut to `see something` or `see nothing`, or to `unsure` where it asks a tool; as it is
-    without a finding. The `name` of what is to be compared (`to_compare`) is repeated first: `dark bar, see something`.
-
-    For a model of five million parameters: sentences drawn at random were most of its loss, and where twenty kinds
-    share the probability of a fault, "nothing" wins every greedy choice (docs/log.md). A hunch before a call is left
-    out: on the corpus it goes with the label, and a model that leans on it has nothing where it has no hunch itself.
-    """
-    found, rest = FINDING.search(text), text[text.find(THINK_CLOSE) :]
-    if found is None:
-        return text
-    if "<call_tool>" in rest:
-        return THINK_OPEN + UNSURE + rest
-    return THINK_OPEN + (name and f"{name}, ") + "see" + FOUND[found[1].strip() == FOUND[1].strip()] + rest
 
 
 def looks(text: str) -> bool:

@@ -145,7 +145,7 @@ def log_probabilities(model, batch):
 
 def weighing(weight: float, named_only: bool = False) -> SimpleNamespace:
     """What `compute_loss` asks of its trainer."""
-    return SimpleNamespace(_decision_weight=lambda: weight, withheld=0.0, named_only=named_only)
+    return SimpleNamespace(_decision_weight=lambda: weight, withheld=0.0, practised=0, named_only=named_only)
 
 
 def test_a_box_that_no_tool_named_can_be_left_unlearnt(samples, mini):
@@ -193,7 +193,7 @@ def test_the_finding_is_a_decision_and_its_sentence_is_not(samples, mini, before
 def test_behind_a_name_the_finding_alone_is_a_decision(samples, mini):
     """The name is read off an observation, and that no tool is asked is not in doubt in a second round."""
     talk = world.conversation(samples[1], says=True, calls=False)[:1]
-    talk = protocol.add_assistant(talk, f"<think>dark bar, see nothing</think>{protocol.final_text(False)}")
+    talk = protocol.add_assistant(talk, f"<think>prior dot, crop bar, see nothing</think>{protocol.final_text(False)}")
     one = train_data.encode(talk, mini[1])
     assert mini[1].tokenizer.decode(one.input_ids[one.decision == 1].tolist()).strip() == "nothing"
 
@@ -222,7 +222,7 @@ def test_a_terse_thought_is_weighed_where_it_says_what_it_sees(samples, mini):
     start = world.conversation(samples[0], says=True, calls=False)[:1]
     terse = protocol.add_assistant(start, protocol.LOOK)
     long = protocol.add_assistant(start, "<think>even all over</think>")
-    named = protocol.add_assistant(start, "<think>dark bar, see")
+    named = protocol.add_assistant(start, "<think>prior dot, crop bar, see")
     both = policy.margins([terse, long])
     with torch.no_grad():
         log_p = model(**policy.encode([terse], prompt=False)).logits[0, -1].log_softmax(-1)

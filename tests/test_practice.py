@@ -31,7 +31,9 @@ def told(norm, found, bad):
     ask = protocol.add_assistant(protocol.start(PHOTO, "?"), f"<think>unsure</think>{protocol.tool_tail(call)}")
     seen = protocol.add_observation(ask, [(call, ToolResult(True, f"it carries a {norm}. there is a {found}."))])
     finding, kind = ("see something", "crack") if bad else ("see nothing", None)
-    return protocol.add_assistant(seen, f"<think>dark {found}, {finding}</think>{protocol.final_text(bad, None, kind)}")
+    return protocol.add_assistant(
+        seen, f"<think>prior {norm}, crop {found}, {finding}</think>{protocol.final_text(bad, None, kind)}"
+    )
 
 
 def comparisons():
@@ -114,7 +116,7 @@ def test_names_are_exchanged_alike(tmp_path):
         named = torch.isin(ids, redraw.names)
         assert torch.equal(named, torch.isin(other, redraw.names)) and torch.equal(ids[~named], other[~named])
         first, second = ids[named].tolist(), other[named].tolist()
-        assert (first[0] == first[1]) == (second[0] == second[1]) and second[1] == second[2]
+        assert (first[0] == first[1]) == (second[0] == second[1]) and second[:2] == second[2:]
         seen.add(tuple(second[:2]))
     assert len(seen) == 16
 
@@ -190,10 +192,11 @@ def test_what_was_found_is_something_else(shipped, monkeypatch):
         names = given[words.redraw.named(given)]
         same = bool(names[0] == names[1])
         learnt = decode(targets[weight > 0], skip_special_tokens=False)
-        assert names[1] == names[2] and learnt == decode(given[weight > 0][:-1], skip_special_tokens=False) + (
-            "<answer>" if same else "<location>"
-        )
-        assert learnt.startswith(f"<think>dark{decode(names[1:2])}, see {'nothing' if same else 'something'}</think>")
+        assert names[:2].tolist() == names[2:].tolist() and learnt == decode(
+            given[weight > 0][:-1], skip_special_tokens=False
+        ) + ("<answer>" if same else "<location>")
+        thought = f"prior{decode(names[:1])}, crop{decode(names[1:2])}, see {'nothing' if same else 'something'}"
+        assert learnt.startswith(f"<think>{thought}</think>")
         seen.append(same)
     assert 0.35 < np.mean(seen) < 0.65
 
