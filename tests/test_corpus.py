@@ -82,18 +82,23 @@ def test_conversation_is_what_the_inspection_loop_would_build(built) -> None:
             assert np.array_equal(x["image"], y["image"]) if x["type"] == "image" else x["text"] == y["text"]
 
 
-def test_a_terse_answer_repeats_what_the_crop_names_where_the_prior_was_asked(built) -> None:
+def test_a_terse_answer_repeats_what_prior_and_crop_name(built) -> None:
     folder, _, records = built
     config, crop = profiles.get("tiny").inspection, ToolCall("crop", {"region": [0, 0, 1000, 1000]})
     record = next(r for r in records if r["label"] and r["defect"] != "scratch" and len(r["messages"]) > 1)
 
     def thought(*calls: ToolCall) -> str:
         first = {**record["messages"][0], "calls": [asdict(c) | {"arguments": json.dumps(c.arguments)} for c in calls]}
-        talk = corpus.conversation({**record, "messages": [first, *record["messages"][1:]]}, folder, config, terse=True)
+        talk = corpus.conversation(
+            {**record, "category": "push_button", "messages": [first, *record["messages"][1:]]},
+            folder,
+            config,
+            terse=True,
+        )
         return talk[-1]["content"][0]["text"].partition("</think>")[0]
 
     assert thought(crop) == "<think>see something"
-    assert thought(ToolCall("prior", {}), crop) == "<think>dark dot, see something"
+    assert thought(ToolCall("prior", {}), crop) == "<think>prior dot, crop dot, see something"
 
 
 def test_episode_survives_its_own_json(built) -> None:
