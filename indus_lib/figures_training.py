@@ -22,8 +22,8 @@ Row = Mapping[str, Any]
 SMOOTH = 5  # steps of the running mean drawn over the raw line
 LESSONS = {
     "looked": ("First, to look", "share of choices told"),
-    "read": ("Then, to answer in words", "share of findings told"),
-    "compared": ("Then, to compare names", "share of findings told"),
+    "copied": ("Then, in words: to copy boxes", "share of numbers repeated"),
+    "compared": ("and to compare names", "share of findings told"),
 }
 """What SFT of a miniature begins with (`looking`, `practice`): title and axis of each."""
 

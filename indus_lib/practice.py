@@ -28,9 +28,10 @@ from .train_data import IGNORED, Encoded, collate, goes_on, name_ids, number_ids
 
 WARMUP = 30  # steps; not in paper, like all below
 CLIP = 1.0  # norm of the gradient
-COMPARING = 0.4  # share of the answers that two names decide
+COMPARING, COPYING = 0.4, 0.3  # shares of the answers that two names decide, that repeat a box
 TURNED = 0.25  # share of the answers whose finding is turned round
 RENAMED = 0.5  # share of the comparisons in which something else was found, since a text's numbers tell its label
+COURSES = ("copied", "compared")  # what `Practice.lesson` keeps the course of
 WHOLE = 4  # one conversation with its pictures for so many answers in words
 BLANK = 0.5  # share of those whose photograph is blank
 
@@ -104,6 +105,7 @@ class _Answer:
     named: tuple[int, list[int]] | None
     weight: torch.Tensor  # of each token in the loss, 0 where nothing is learnt
     finding: torch.Tensor  # bool
+    asked: torch.Tensor  # int8, 1 on the numbers of a box that is repeated, 2 on a finding that two names decide
     positions: torch.Tensor  # (T, 3)
 
 
@@ -119,63 +121,68 @@ class Practice:
         self.rows = [one for one in corpus if one.mask[one.first_turn :].any()]
         self.answers = [self._answer(model, one, weight) for one in self.rows]
         self.compared = [k for k, answer in enumerate(self.answers) if answer.named]
+        self.copied = [k for k, one in enumerate(self.rows) if (one.place[one.mask] > 0).any()]
 
     def lesson(
-        self, name: str, model: Any, *, steps: int, size: int, rate: float, comparing: float, progress: bool
-    ) -> list[float]:
-        """Train the language model in place on `steps` batches of `size` answers, of which two names decide a share
-        `comparing`.
+        self, model: Any, *, steps: int, size: int, rate: float, progress: bool
+    ) -> dict[str, list[float | None]]:
+        """Train the language model in place on `steps` batches of `size` answers in words.
 
         Returns:
-            Share of the findings that were told, at each step; empty without anything to learn.
+            `copied`: share of the boxes' numbers that were repeated, `compared`: share of the findings that were told
+            where two names decide, at each step, None where there was none; empty without anything to learn.
         """
-        if not self.rows or (comparing == 1 and not self.compared):
-            return []
+        if not self.rows:
+            return {}
         language = [p for n, p in model.named_parameters() if ".language_model." in n and p.requires_grad]
         optimizer = torch.optim.AdamW(language, lr=rate)
         schedule = get_cosine_schedule_with_warmup(optimizer, min(WARMUP, steps // 2), steps)
-        shares = []
-        bar = tqdm(range(steps), desc=f"SFT: {name}", disable=not progress, unit="step")
+        courses: dict[str, list[float | None]] = {name: [] for name in COURSES}
+        bar = tqdm(range(steps), desc="SFT: answers in words", disable=not progress, unit="step")
         for _ in bar:
-            loss, told = self._in_words(model, self._draw(size, comparing))
+            loss, right = self._in_words(model, self._draw(size))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(language, CLIP)
             optimizer.step()
             schedule.step()
-            shares.append(told)
-            bar.set_postfix(told=f"{told:.2f}", refresh=False)
-        return shares
+            for name, course in courses.items():
+                course.append(right.get(name))
+            bar.set_postfix({name: f"{share:.2f}" for name, share in right.items()}, refresh=False)
+        return courses
 
     def loss(self, model: Any, size: int) -> torch.Tensor:
         """Of `size` answers in words and of a few whole conversations, their pictures there."""
         if not self.rows:
             return torch.zeros((), device=model.device)
-        words, _ = self._in_words(model, self._draw(size, COMPARING))
-        return words + self._whole(model, self._draw(max(size // WHOLE, 1), COMPARING))
+        words, _ = self._in_words(model, self._draw(size))
+        return words + self._whole(model, self._draw(max(size // WHOLE, 1)))
 
-    def _draw(self, size: int, comparing: float) -> list[int]:
-        several = round(size * comparing) if self.compared else 0
-        named = torch.randint(max(len(self.compared), 1), (several,)).tolist()
-        return [self.compared[k] for k in named] + torch.randint(len(self.rows), (size - several,)).tolist()
+    def _draw(self, size: int) -> list[int]:
+        several = [
+            (rows, round(size * share)) for rows, share in ((self.compared, COMPARING), (self.copied, COPYING)) if rows
+        ]
+        several.append((range(len(self.rows)), size - sum(n for _, n in several)))
+        return [rows[k] for rows, n in several for k in torch.randint(len(rows), (n,)).tolist()]
 
-    def _in_words(self, model: Any, drawn: Sequence[int]) -> tuple[torch.Tensor, float]:
-        """(loss, share of the findings told)."""
+    def _in_words(self, model: Any, drawn: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
+        """(loss, what was right: see `lesson`)."""
         answers = [self.answers[k] for k in drawn]
         given = [[x[a.kept] for x in self._exercise(k)] for k, a in zip(drawn, answers, strict=True)]
-        columns = [
-            *zip(*given, strict=True),
-            *zip(*((a.finding[a.kept], a.positions[a.kept]) for a in answers), strict=True),
-        ]
-        ids, targets, weight, finding, positions = (pad_sequence(c, batch_first=True).to(model.device) for c in columns)
+        told = [(a.asked[a.kept], a.positions[a.kept]) for a in answers]
+        columns = [*zip(*given, strict=True), *zip(*told, strict=True)]
+        ids, targets, weight, asked, positions = (pad_sequence(c, batch_first=True).to(model.device) for c in columns)
         lengths = torch.tensor([len(a.kept) for a in answers], device=model.device)
         attended = (torch.arange(ids.shape[1], device=model.device) < lengths[:, None]).long()
         at = weight[:, 1:] > 0
         scores = model(
             input_ids=ids, attention_mask=attended, position_ids=positions.permute(2, 0, 1), use_cache=False
         ).logits[:, :-1][at]
-        told = (scores.argmax(-1) == targets[:, 1:][at])[finding[:, 1:][at]]
-        return _weighted(scores, targets[:, 1:][at], weight[:, 1:][at]), float(told.float().mean())
+        right, asked = scores.argmax(-1) == targets[:, 1:][at], asked[:, 1:][at]
+        shares = {
+            name: right[asked == k].float().mean().item() for k, name in enumerate(COURSES, 1) if (asked == k).any()
+        }
+        return _weighted(scores, targets[:, 1:][at], weight[:, 1:][at]), shares
 
     def _whole(self, model: Any, drawn: Sequence[int]) -> torch.Tensor:
         rows = [replace(self.rows[k], second=True) for k in drawn]
@@ -243,11 +250,15 @@ class Practice:
             torch.from_numpy(image.astype(np.int64))[None],
             image_grid_thw=one.image_grid_thw,
         )
+        named = self._names(one)
+        finding = (one.decision == 1) & one.mask & second & np.isin(one.input_ids, self.found)
+        asked = 1 * ((one.place > 0) & one.mask) + 2 * (finding & bool(named))
         return _Answer(
             torch.from_numpy(np.flatnonzero(second & ~image)),
-            self._names(one),
+            named,
             torch.from_numpy(weights.astype(np.float32)),
-            torch.from_numpy((one.decision == 1) & one.mask & second & np.isin(one.input_ids, self.found)),
+            torch.from_numpy(finding),
+            torch.from_numpy(asked.astype(np.int8)),
             positions[:, 0].T,
         )
 

@@ -73,7 +73,6 @@ class SFT:
     restart: bool = False  # the language model starts anew, only the tower is the base's (docs/log.md); not in paper
     looking: int = 0  # epochs in which the tower first learns what a photograph asks for; not in paper
     reading: int = 0  # steps in which a language model that starts anew first learns answers in words; not in paper
-    comparing: int = 0  # steps in which it then learns those that two names decide; not in paper
     practice: int = 0  # answers in words that are learnt beside every batch; not in paper
     decision_weight: float = 1.0  # of what is seen, whether to ask and which tool, against other tokens; not in paper
     withheld: float = 0.0  # above 0: rounds apart, this share of the second ones with a blank photograph; not in paper
@@ -132,8 +131,7 @@ TINY = Profile(
         terse=True,
         restart=True,
         looking=2,
-        reading=100,
-        comparing=200,
+        reading=300,
         practice=24,
         decision_weight=12.0,
         withheld=0.5,
@@ -157,7 +155,7 @@ SMOKE = replace(
     data=replace(TINY.data, root="data/generated/smoke", scale=0.02, limit=4, ablation_limit=4),
     inspection=replace(TINY.inspection, max_new_tokens=32),
     corpus=replace(TINY.corpus, n=24),
-    sft=replace(TINY.sft, epochs=1, batch=8, looking=1, reading=3, comparing=3, practice=4),
+    sft=replace(TINY.sft, epochs=1, batch=8, looking=1, reading=3, practice=4),
     grpo=replace(TINY.grpo, prompts=2, steps=2),
     runs=("base", "sft", "full", "no_tools", "weights_0_0_0", "no_crop_at_inference", "group_2"),
 )

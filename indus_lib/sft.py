@@ -7,7 +7,7 @@ are merged, full weights saved as they are. A killed run goes on from its last c
 Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given); every other
 trajectory is learnt under a shorter list of tools (`train_data.offered`). For the miniature alone, none of it for the
 8B: the tower first learns what a photograph asks for (`SFT.looking`), the language model starts anew (`SFT.restart`),
-learns to answer in words alone (`SFT.reading`, `SFT.comparing`) before anything else, and practises it beside every
+learns to answer in words alone (`SFT.reading`) before anything else, and practises it beside every
 batch (`SFT.practice`); thoughts are cut short (`SFT.terse`); decisions (what is seen, whether to ask, which tool) and,
 a quarter as much, places and types count more than other tokens (`SFT.decision_weight`) once the format is learnt
 (`SFT.format_first`); rounds are learnt apart, some second ones from the observation alone, and boxes and names of forms
@@ -37,8 +37,8 @@ from .vision_memory import VisionMemory
 
 WEIGHT_DECAY = 0.01  # not in paper
 REMEMBERED = 2**32  # bytes of features of a frozen tower, kept over the epochs
-READ, COMPARED = 32, 64  # answers in a step of the first lessons; not in paper
-WORDS = "words.json"  # courses of the language model's first lessons, in the work folder
+READ = 64  # answers in a step of the first lesson in words; not in paper
+WORDS = "words.json"  # its course, in the work folder
 LARGE = 1e9  # parameters; above, activations are recomputed in the backward pass (section 6)
 
 
@@ -183,10 +183,12 @@ def train(
     model, processor, looked = _prepare(
         base, corpus, validation, config, work, seed=seed, lora=lora, dtype=dtype, progress=progress
     )
-    needed = config.withheld or config.reading or config.comparing or config.practice
+    needed = config.withheld or config.reading or config.practice
     words = practice.Practice(model, processor, corpus, config.decision_weight) if needed else None
     if words and not checkpoint:  # a checkpoint has had them
-        _lessons(model, words, config, work, progress)
+        rate, steps = config.learning_rate, config.reading
+        courses = words.lesson(model, steps=steps, size=READ, rate=rate, progress=progress) if steps else {}
+        (work / WORDS).write_text(json.dumps(courses))
     arguments = _arguments(work, config, model, seed, save_steps, bool(validation))
     rows = rounds_apart(corpus, processor) if config.withheld else corpus
     trainer = _trainer(model, processor, arguments, config, words, rows, validation, progress)
@@ -205,17 +207,6 @@ def _check(corpus: Sequence[Encoded], config: SFT, lora: bool) -> None:
         raise ValueError("nothing to train on: the corpus is empty")
     if config.looking and lora:
         raise ValueError("SFT.looking changes the tower, a LoRA run keeps its adapter alone: set one of them off")
-
-
-def _lessons(model: Any, words: practice.Practice, config: SFT, work: Path, progress: bool) -> None:
-    """The language model's first lessons; their courses go to the work folder."""
-    courses, options = {}, {"rate": config.learning_rate, "progress": progress}
-    if config.reading:
-        courses["read"] = words.lesson("reading", model, steps=config.reading, size=READ, comparing=0.0, **options)
-    if config.comparing:
-        several = {"steps": config.comparing, "size": COMPARED, "comparing": 1.0}
-        courses["compared"] = words.lesson("comparing", model, **several, **options)
-    (work / WORDS).write_text(json.dumps(courses))
 
 
 def _trainer(

@@ -137,7 +137,8 @@ def test_a_box_never_seen_is_repeated(boxes):
     model, processor, rows = boxes
     torch.manual_seed(0)
     words = practice.Practice(model, processor, rows[:2], weight=12.0)
-    words.lesson("reading", model, steps=200, size=32, rate=3e-3, comparing=0.0, progress=False)
+    course = words.lesson(model, steps=200, size=32, rate=3e-3, progress=False)["copied"]
+    assert np.mean(course[:5]) < 0.1 and np.mean(course[-10:]) > 0.8
     right = []
     for answer, exercise in ((words.answers[k], words._exercise(k)) for k in [0, 1] * 10):
         ids, targets, weight = (x[answer.kept] for x in exercise)
@@ -154,8 +155,11 @@ def test_names_are_compared(tmp_path):
     model, processor, rows = opened(tmp_path, comparisons())
     words = practice.Practice(model, processor, rows, weight=12.0)
     assert len(words.compared) == len(rows)
-    shares = words.lesson("comparing", model, steps=250, size=32, rate=3e-3, comparing=1.0, progress=False)
-    assert len(shares) == 250 and np.mean(shares[:5]) < 0.7 and np.mean(shares[-10:]) > 0.95
+    courses = words.lesson(model, steps=250, size=32, rate=3e-3, progress=False)
+    shares = courses["compared"]
+    assert (
+        len(shares) == 250 and not any(courses["copied"]) and np.mean(shares[:5]) < 0.7 and np.mean(shares[-10:]) > 0.95
+    )
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +229,7 @@ def test_the_tower_is_left_alone_and_a_seed_repeats(boxes):
         rows = train_data.encode_all([exchange((100, 200, 150, 290))], processor, max_length=512, progress="")
         before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
         words = practice.Practice(model, processor, rows, weight=12.0)
-        words.lesson("reading", model, steps=2, size=4, rate=1e-3, comparing=0.0, progress=False)
+        words.lesson(model, steps=2, size=4, rate=1e-3, progress=False)
         after = dict(model.named_parameters())
         moved.append({name: after[name] for name in before if not torch.equal(before[name], after[name])})
     assert moved[0] and all("language_model" in name for name in moved[0])
@@ -239,8 +243,7 @@ def test_one_round_alone_teaches_nothing(boxes):
         protocol.start(PHOTO, "?"), f"<think>see nothing</think>{protocol.final_text(False)}"
     )
     words = practice.Practice(model, processor, [train_data.encode(direct, processor)], weight=12.0)
-    options = {"steps": 3, "size": 4, "rate": 1e-3, "progress": False}
-    assert words.lesson("reading", model, comparing=0.0, **options) == [] and words.loss(model, 4) == 0
+    assert words.lesson(model, steps=3, size=4, rate=1e-3, progress=False) == {} and words.loss(model, 4) == 0
 
 
 def test_whole_conversations_are_practised_too(boxes):
@@ -264,9 +267,9 @@ def test_sft_begins_with_it_once(tmp_path, monkeypatch):
     base = tiny_model.save(model, processor, tmp_path / "base")
     rows = train_data.encode_all(talks[:6], processor, max_length=512, progress="")
     asked, lesson = [], practice.Practice.lesson
-    spy = lambda self, name, *a, **k: asked.append(name) or lesson(self, name, *a, **k)  # noqa: E731
+    spy = lambda *a, **k: asked.append(k["steps"]) or lesson(*a, **k)  # noqa: E731
     monkeypatch.setattr(practice.Practice, "lesson", spy)
-    config = replace(world.PROFILE.sft, epochs=2, batch=2, accumulation=1, restart=True, reading=3, comparing=2)
+    config = replace(world.PROFILE.sft, epochs=2, batch=2, accumulation=1, restart=True, reading=3)
     stop = RuntimeError("killed")
     with monkeypatch.context() as patch:
         patch.setattr(sft.training_runs, "finish", lambda *a, **k: (_ for _ in ()).throw(stop))
@@ -274,5 +277,4 @@ def test_sft_begins_with_it_once(tmp_path, monkeypatch):
             sft.train(base, rows, tmp_path / "model", config, save_steps=1, progress=False)
     sft.train(base, rows, tmp_path / "model", config, save_steps=1, progress=False)
     kept = figures_training.history(tmp_path / "model")
-    assert asked == ["reading", "comparing"]
-    assert [len(figures_training.series(kept, name)[1]) for name in ("read", "compared")] == [3, 2]
+    assert asked == [3] and len(figures_training.series(kept, "compared")[1]) == 3

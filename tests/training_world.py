@@ -27,7 +27,6 @@ PROFILE = replace(
         learning_rate=1e-2,
         looking=0,
         reading=0,
-        comparing=0,
         practice=0,
         named_only=False,
     ),
