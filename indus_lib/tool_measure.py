@@ -16,7 +16,8 @@ import numpy as np
 from . import boxes, row_search
 from .boxes import SCALE
 from .samples import Box
-from .tool_result import ToolError, ToolResult, graded, rounded
+from .tool_besides import besides
+from .tool_result import ToolError, ToolResult, Window, graded, rounded
 from .tool_row import ODD_GAP, Row
 
 KINDS = ("distance", "angle", "position", "spacing", "row")
@@ -24,6 +25,7 @@ MAX_POINTS = 64  # not in paper
 GAPS = (("even", 10), ("uneven", ODD_GAP), ("odd", 70))  # % of the median spacing up to which; not in paper
 OFFSETS = (("straight", 20), ("uneven", 35))  # % of the median spacing up to which; not in paper
 
+MARGIN = 0.15  # spacings around a row that are part of it; not in paper
 NUMBERS = ("no", "one", "two", "three", "several")  # from four on what is off is the row; not in paper
 
 _COUNTS = {"distance": (2, 2), "angle": (2, 3), "position": (2, 2), "spacing": (3, MAX_POINTS), "row": (2, 2)}
@@ -126,7 +128,8 @@ def _row(image: np.ndarray, p: np.ndarray, mm: float | None) -> ToolResult:
         "turned": row.turned,
     }
     if len(row.centres) < 3:
-        text = "row: no row of repeated features found"
+        told, more = besides(image, (0, 0, width, height))
+        text, details = f"row: no row of repeated features found; {told}", details | more
         return ToolResult(True, text, regions=(region,), details=details)
     assert row.odd is not None
     details["odd"] = list(row.odd)
@@ -137,7 +140,19 @@ def _row(image: np.ndarray, p: np.ndarray, mm: float | None) -> ToolResult:
         f"{rounded(row.deviation)} %, largest sideways offset {rounded(row.offset)} %, "
         f"worst at {boxes.coarse_text(row.odd, width, height)}"
     )
+    told, more = besides(image, (0, 0, width, height), _covered(row, image.shape))
+    text, details = f"{text}; {told}", details | more
     return ToolResult(True, text, regions=(region,), details=details)
+
+
+def _covered(row: Row, shape: tuple[int, ...]) -> Window:
+    """Pixel window of the row, features and all."""
+    assert row.odd is not None
+    half = np.subtract(row.odd[2:], row.odd[:2]) / 2 + MARGIN * row.median
+    low, high = row.centres.min(0) - half, row.centres.max(0) + half
+    x1, y1 = np.maximum(low, 0).astype(int)
+    x2, y2 = np.minimum(high, (shape[1], shape[0])).astype(int)
+    return int(x1), int(y1), int(x2), int(y2)
 
 
 def _counted(row: Row) -> str:

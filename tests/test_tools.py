@@ -358,7 +358,8 @@ def test_texture_shows_a_faint_stain_and_leaves_a_clean_face_flat() -> None:
     quiet, loud = (tools.run("enhance", {"method": "texture"}, _grey(p)) for p in (clean, stained))
     assert loud.details["peak"] > 1.5 * quiet.details["peak"]
     assert all(f"strength {rounded(10 * r.details['peak'])}, " in r.text for r in (quiet, loud))
-    assert quiet.text.endswith(", low") and not loud.text.endswith(", low")
+    grades = [r.text.partition("; ")[0].rpartition(", ")[2] for r in (quiet, loud)]
+    assert grades[0] == "low" and grades[1] != "low"
     part = tools.run("enhance", {"method": "texture", "region": [400, 0, 1000, 600]}, _grey(stained)).text
     assert _says_where(part, (215, 85, 285, 155))  # relative to the photograph, not to the region
 
@@ -481,7 +482,29 @@ def test_row_in_any_direction(angle: int) -> None:
 def test_no_row_in_noise_or_nothing() -> None:
     for image in (PLAIN, np.zeros((64, 64, 3), np.uint8)):
         result = tools.run("measure", {"kind": "row", "points": [[100, 500], [900, 500]]}, image)
-        assert result.ok and result.text == "row: no row of repeated features found"
+        assert result.ok and result.text == "row: no row of repeated features found; nothing else stands out"
+
+
+def test_a_plain_mark_is_told_beside_a_faint_one() -> None:
+    """The texture map holds back what shows without it: the words after it do not."""
+    surface = _grey(_surface())
+    marked = surface.copy()
+    cv2.line(marked, (60, 300), (110, 330), (20, 20, 20), 3)
+    clean, found = (tools.run("enhance", {"method": "texture"}, image) for image in (surface, marked))
+    assert clean.text.endswith("; nothing else stands out") and clean.details["besides"] == 0.0
+    told = found.text.partition("; ")[2]
+    assert told.startswith("besides ") and " dark " in told and _says_where(told, (58, 298, 112, 332), least=0.3)
+    assert found.details["besides"] >= 5.0 and "besides" not in tools.run("enhance", {"method": "clahe"}, marked).text
+
+
+def test_a_mark_beside_a_row_is_told_and_its_features_are_not() -> None:
+    image, points = _bars(EVEN), {"kind": "row", "points": ENDS}
+    marked = image.copy()
+    cv2.circle(marked, (300, 320), 9, (10, 10, 10), -1)
+    alone, beside = (tools.run("measure", points, i).text for i in (image, marked))
+    assert alone.endswith("; nothing else stands out")
+    first, _, told = beside.partition("; ")
+    assert first == alone.partition("; ")[0] and _says_where(told, (291, 311, 310, 330), least=0.5)
 
 
 def test_row_is_found_where_the_points_miss_it() -> None:
