@@ -28,7 +28,7 @@ from .train_data import IGNORED, Encoded, collate, goes_on, name_ids, number_ids
 
 WARMUP = 30  # steps; not in paper, like all below
 CLIP = 1.0  # norm of the gradient
-COMPARING, COPYING = 0.4, 0.3  # shares of the answers that two names decide, that repeat a box
+BEFORE, BESIDE = (0.6, 0.3), (0.4, 0.3)  # shares of the answers that two names decide, that repeat a box
 TURNED = 0.25  # share of the answers whose finding is turned round
 RENAMED = 0.5  # share of the comparisons in which something else was found, since a text's numbers tell its label
 COURSES = ("copied", "compared")  # what `Practice.lesson` keeps the course of
@@ -140,7 +140,7 @@ class Practice:
         courses: dict[str, list[float | None]] = {name: [] for name in COURSES}
         bar = tqdm(range(steps), desc="SFT: answers in words", disable=not progress, unit="step")
         for _ in bar:
-            loss, right = self._in_words(model, self._draw(size))
+            loss, right = self._in_words(model, self._draw(size, BEFORE))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(language, CLIP)
@@ -155,13 +155,12 @@ class Practice:
         """Of `size` answers in words and of a few whole conversations, their pictures there."""
         if not self.rows:
             return torch.zeros((), device=model.device)
-        words, _ = self._in_words(model, self._draw(size))
-        return words + self._whole(model, self._draw(max(size // WHOLE, 1)))
+        words, _ = self._in_words(model, self._draw(size, BESIDE))
+        return words + self._whole(model, self._draw(max(size // WHOLE, 1), BESIDE))
 
-    def _draw(self, size: int) -> list[int]:
-        several = [
-            (rows, round(size * share)) for rows, share in ((self.compared, COMPARING), (self.copied, COPYING)) if rows
-        ]
+    def _draw(self, size: int, shares: tuple[float, float]) -> list[int]:
+        kinds = zip((self.compared, self.copied), shares, strict=True)
+        several = [(rows, round(size * share)) for rows, share in kinds if rows]
         several.append((range(len(self.rows)), size - sum(n for _, n in several)))
         return [rows[k] for rows, n in several for k in torch.randint(len(rows), (n,)).tolist()]
 
