@@ -28,7 +28,7 @@ from .train_data import IGNORED, Encoded, collate, goes_on, name_ids, number_ids
 
 WARMUP = 30  # steps; not in paper, like all below
 CLIP = 1.0  # norm of the gradient
-BEFORE, BESIDE = (0.6, 0.3), (0.4, 0.3)  # shares of the answers that two names decide, that repeat a box
+BEFORE, BESIDE = (0.45, 0.45), (0.4, 0.4)  # shares of the answers that two names decide, that repeat a box
 TURNED = 0.25  # share of the answers whose finding is turned round
 RENAMED = 0.5  # share of the comparisons in which something else was found, since a text's numbers tell its label
 COURSES = ("copied", "compared")  # what `Practice.lesson` keeps the course of
