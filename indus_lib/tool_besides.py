@@ -11,11 +11,10 @@ import numpy as np
 
 from . import boxes
 from .tool_outliers import candidates
-from .tool_result import Window, graded
+from .tool_result import Window
 from .tool_shape import blob_shape
 
 LEAST = 5.0  # local deviations; below, nothing stands out; not in paper
-CLARITY = (("low", 7.5), ("medium", 12.0), ("high", 25.0))  # local deviations up to which; not in paper
 
 
 def besides(image: np.ndarray, window: Window, without: Window | None = None) -> tuple[str, dict[str, object]]:
@@ -34,8 +33,6 @@ def besides(image: np.ndarray, window: Window, without: Window | None = None) ->
         return "nothing else stands out", {"besides": 0.0, "besides_box": None}
     best, (height, width) = found[0], image.shape[:2]
     shape = blob_shape(image, best.window)
-    text = (
-        f"besides {shape.words if shape else 'a mark'} at {boxes.coarse_text(best.window, width, height)}, "
-        f"clarity {graded(best.score, CLARITY, 'extreme')}"
-    )
+    words, place = shape.words if shape else "a mark", boxes.coarse_text(best.window, width, height)
+    text = f"besides {words} at {place}, {best.clarity}"
     return text, {"besides": round(best.score, 2), "besides_box": list(boxes.to_relative(best.window, width, height))}

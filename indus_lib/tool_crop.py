@@ -66,6 +66,7 @@ def crop(image: np.ndarray, region: Box, refine: bool = True) -> ToolResult:
         if (shape := blob_shape(image, found[0].window)) is not None:
             text += f", {shape.text}"
             details |= {"shape": asdict(shape), "named": shape.name}
+        text += f", {found[0].clarity}"
     return ToolResult(True, text, [_cut(image, window)], (final,), details=details)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from .tool_result import Window
+from .tool_result import Window, graded
 
 ANALYSIS_SIDE = 1280  # longer regions are searched at an integer reduction (speed); not in paper
 LEVELS = 5  # pyramid levels, blobs up to about 4 * 2**4 px; not in paper
@@ -23,6 +23,7 @@ TWINS = 1.2  # penalty exponent of repeated features; not in paper
 COMPARED, COMPARED_SIDE = 8, 10  # candidates looked for elsewhere, px to which they are reduced; not in paper
 ALIKE, REPEATED = 0.8, 12.0  # correlation from which two places are alike, and what it costs; not in paper
 EDGE = 0.3  # how much the steps of the background around a residual count against it; not in paper
+CLARITY = (("low", 7.5), ("medium", 12.0), ("high", 25.0))  # local deviations up to which; not in paper
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Candidate:
     lead: float = 1.0
     twins: int = 0
     repeats: float = 0.0
+
+    @property
+    def clarity(self) -> str:
+        """`clarity high`, as the observations write it."""
+        return f"clarity {graded(self.score, CLARITY, 'extreme')}"
 
 
 def candidates(image: np.ndarray, window: Window, keep: int = 5, without: Window | None = None) -> list[Candidate]:
