@@ -313,6 +313,17 @@ def test_crop_tells_the_shape_of_what_it_found(sign: int) -> None:
     assert shapes["line"]["longer"] > 200 and 5 <= shapes["line"]["across"] <= 9
 
 
+def test_crop_says_how_clearly_its_find_stands_out() -> None:
+    said = []
+    for depth in (25, 45, 120):
+        plane = _surface()
+        plane[200:206, 150:156] -= depth
+        said.append(tools.run("crop", {"region": WHOLE}, _grey(plane)).text.rpartition(", ")[2])
+    grades = ["clarity low", "clarity medium", "clarity high", "clarity extreme"]
+    assert set(said) <= set(grades) and said == sorted(said, key=grades.index) and said[0] != said[2]
+    assert "clarity" not in tools.run("crop", {"region": WHOLE}, np.zeros((300, 300, 3), np.uint8)).text
+
+
 def test_numbers_are_said_as_coarsely_as_they_are_known() -> None:
     assert [rounded(v) for v in (0, 2.4, 2.6, 34, 52, 54, 96, 101, 380)] == [0, 0, 5, 35, 50, 50, 100, 100, 400]
 
