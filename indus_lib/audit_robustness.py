@@ -65,6 +65,7 @@ IMAGES: dict[str, tuple[Disturb, tuple[float, ...]]] = {  # strengths: not in pa
     "rotation": (rotation, (2, 5, 10, 20)),
     "exposure": (exposure, (0.25, 0.5, 1, 1.5)),
 }
+TOOL_RESULTS = "tool results"
 RATES = (0.25, 0.5, 0.75, 1.0)  # share of tool results corrupted; not in paper
 
 
@@ -135,17 +136,30 @@ def audit(
         points: Use only the strongest so many strengths of each, None = all.
         **options: For `loop.inspect`.
     """
-    clean = tuple(loop.inspect(policy, samples, profile=profile, **options))
-    found = [Point("none", 0.0, clean)]
+    chosen = conditions(disturbances, rates, points)
+    return [point(policy, samples, name, strength, profile=profile, **options) for name, strength in chosen]
+
+
+def conditions(
+    disturbances: Sequence[str] = tuple(IMAGES), rates: Sequence[float] = RATES, points: int | None = None
+) -> list[tuple[str, float]]:
+    """(disturbance, strength) of every condition: undisturbed, then arguments as for `audit`."""
+    found = [("none", 0.0)]
     for name in disturbances:
-        for strength in strengths(name)[-points:] if points else strengths(name):
-            change = image_transform(name, strength)
-            seen = loop.inspect(policy, samples, profile=profile, transform=change, **options)
-            found.append(Point(name, float(strength), tuple(seen)))
-    for rate in rates[-points:] if points else rates:
-        seen = loop.inspect(policy, samples, profile=profile, corrupt=tool_corruption(rate), **options)
-        found.append(Point("tool results", float(rate), tuple(seen)))
-    return found
+        found += [(name, float(s)) for s in (strengths(name)[-points:] if points else strengths(name))]
+    return found + [(TOOL_RESULTS, float(rate)) for rate in (rates[-points:] if points else rates)]
+
+
+def point(
+    policy: Policy, samples: Sequence[Sample], name: str, strength: float, *, profile: Profile, **options: Any
+) -> Point:  # fmt: skip
+    """One condition of `audit`."""
+    hook: dict[str, Any] = {}
+    if name == TOOL_RESULTS:
+        hook = {"corrupt": tool_corruption(strength)}
+    elif name != "none":
+        hook = {"transform": image_transform(name, strength)}
+    return Point(name, strength, tuple(loop.inspect(policy, samples, profile=profile, **hook, **options)))
 
 
 def table(points: Sequence[Point], profile: str, config_hash: str) -> Table:

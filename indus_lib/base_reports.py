@@ -32,7 +32,7 @@ def of_crop(result: ToolResult, marks: Sequence[Mark], shape: tuple[int, ...]) -
 
 def of_map(result: ToolResult, marks: Sequence[Mark], shape: tuple[int, ...]) -> Report | None:
     """The same of an enhanced map and its strongest response."""
-    return _at(result.text, marks, shape, "the strongest")
+    return _at(_asked(result.text), marks, shape, "the strongest")
 
 
 def of_row(scene: BaseScene, image: np.ndarray) -> Report | None:
@@ -43,7 +43,7 @@ def of_row(scene: BaseScene, image: np.ndarray) -> Report | None:
     rng = np.random.default_rng(int(sum(scene.row)) + len(scene.marks))
     ends = np.array(scene.row).reshape(2, 2) / (wide, high) * boxes.SCALE + rng.uniform(-JITTER, JITTER, (2, 2))
     try:
-        text = tool_measure.measure(image, "row", np.clip(ends, 0, boxes.SCALE).tolist()).text
+        text = _asked(tool_measure.measure(image, "row", np.clip(ends, 0, boxes.SCALE).tolist()).text)
     except ToolError:
         return None
     return Report(text, f"{scene.row_state or 'even'} row", _box(text), "the worst")
@@ -61,6 +61,11 @@ def _at(text: str, marks: Sequence[Mark], shape: tuple[int, ...], what: str) -> 
         if share > best and mark.kind in NAMES:
             best, name = share, mark_name(mark.kind, mark.contrast > 0)
     return Report(text, name, box, what)
+
+
+def _asked(text: str) -> str:
+    """What a tool was asked for, without what stands out besides (`tool_besides`)."""
+    return text.partition("; ")[0]
 
 
 def _box(text: str) -> Box | tuple[()]:

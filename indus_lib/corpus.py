@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import corpus_stats, images, leakage, parsing, protocol, tools
+from . import corpus_stats, images, leakage, parsing, protocol, terse_thoughts, tools
 from .corpus_offline import Accepted, Settings, produce
 from .corpus_work import WorkLog, digest_of, made_with, write_atomically
 from .episodes import Episode, ToolCall, Turn, Verdict
@@ -281,15 +281,17 @@ def conversation(
         record: One of `read`.
         folder: Where `corpus.jsonl` lies.
         config: The profile's `inspection`: wording of the instruction, size of the shown image.
-        terse: Thoughts are cut to their finding (`protocol.terse`).
+        terse: Thoughts are cut to their finding (`terse_thoughts.terse`).
         offer: The tools that the instruction names.
     """
     sample, turns = to_sample(record, folder), to_turns(record)
     image = images.load_image(sample.image, sample.tile)
     question = protocol.question(sample.category if config.name_category else "", config.detail, offer)
     talk = protocol.start(shown(image, config.max_side), question)
+    names = ""
     for turn in turns:
-        talk = protocol.add_assistant(talk, protocol.terse(turn.text) if terse else turn.text)
+        talk = protocol.add_assistant(talk, terse_thoughts.terse(turn.text, names) if terse else turn.text)
         if turn.calls:
-            talk = protocol.add_observation(talk, run_calls(sample, turn.calls, image))
+            results = run_calls(sample, turn.calls, image)
+            names, talk = terse_thoughts.to_compare(results), protocol.add_observation(talk, results)
     return talk

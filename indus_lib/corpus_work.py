@@ -69,7 +69,7 @@ class WorkLog:
                 file.flush()
 
 
-MAKERS = ("boxes", "corpus_offline", "free_text", "images", "parsing", "priors", "protocol", "quality", "row_search",
+MAKERS = ("boxes", "corpus_offline", "free_text", "images", "parsing", "priors", "protocol", "quality", "row_",
           "sight", "taxonomy", "teacher", "tool")  # fmt: skip
 """Beginnings of the names of the modules that decide what a trajectory says."""
 

@@ -22,13 +22,16 @@ from . import (
 )
 from .demo import out, trained
 from .episodes import Episode
+from .local_policy import LocalPolicy
 from .profiles import Profile
 from .samples import Sample
 from .selection import balanced_limit
 from .tables import Row, Table
+from .workers import run_jobs
 
 MAIN_TABLES = ("table1_balanced_accuracy", "table2_recall", "table6_f1", "table7_tool_usage")
 RADAR = ("Qwen3-VL-Instruct 8B", "IndusAgent 8B")
+FEW_SAMPLES = 100  # are not worth starting processes for
 ROBUSTNESS_LIMIT = 60  # images a set; a curve needs many conditions
 Runs = Mapping[str, Mapping[str, Sequence[Episode]]]
 
@@ -79,8 +82,16 @@ def robustness(profile: Profile, sets: Mapping[str, Sequence[Sample]]) -> Table:
     """Balanced accuracy of the full agent under disturbed photographs and corrupted tools."""
     limit = min(ROBUSTNESS_LIMIT, profile.data.ablation_limit or ROBUSTNESS_LIMIT)
     samples = [s for group in sets.values() for s in balanced_limit(group, limit)]
-    points = audit_robustness.audit(trained(profile, "full"), samples, profile=profile, points=2)
+    model = experiments.train(profile, "full")
+    workers = experiments.side_by_side() if len(samples) > FEW_SAMPLES else 1
+    jobs = [(model, profile, samples, *c) for c in audit_robustness.conditions(points=2)]
+    points = list(run_jobs(_robustness_job, jobs, workers, few=2))
     return audit_robustness.table(points, profile.name, profile.hash)
+
+
+def _robustness_job(model: Path | str, profile: Profile, samples: Sequence[Sample], name: str, strength: float):
+    policy = LocalPolicy.from_path(model, name="full", batch=profile.inspection.batch)
+    return audit_robustness.point(policy, samples, name, strength, profile=profile, margins=False)  # verdicts only
 
 
 def pooled(runs: Runs) -> dict[str, list[Episode]]:

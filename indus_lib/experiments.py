@@ -27,8 +27,9 @@ from .variants import ABLATIONS, VARIANTS, Variant
 from .workers import run_jobs
 
 ROOT = Path(__file__).resolve().parents[1]
+SOURCE = "source.txt"  # beside an SFT model: what it was made of
 MOST_WORKERS = 4  # runs side by side on a CPU; each holds up to 3 GB
-_CURRENT: set[Path | str] = set()  # SFT models that the parent process has compared with the corpus: it takes a minute
+_CURRENT: set[Path | str] = set()  # SFT models that the parent process has compared with the corpus
 
 
 def wanted(profile: Profile) -> list[str]:
@@ -94,17 +95,20 @@ def build_corpus(profile: Profile, seed: int = 0, teacher: Any = None) -> corpus
     )  # fmt: skip
 
 
-def encoded(profile: Profile, split: str = "train") -> list[train_data.Encoded]:
-    """The corpus as tokens, masks and pixels; kept for the process, since every run is known by its digest."""
+def encoded(profile: Profile, split: str = "train", share: float = 1.0) -> list[train_data.Encoded]:
+    """The first `share` of the corpus as tokens, masks and pixels; kept for the process, whose runs share it."""
     file = folder(profile) / "work/corpus/corpus.jsonl"
     changed = file.stat().st_mtime_ns if file.is_file() else 0
-    return list(_encoded(profile, split, str(model_path(profile, "base")), changed))
+    return list(_encoded(profile, split, str(model_path(profile, "base")), changed, share))
 
 
 @lru_cache(maxsize=2)  # train and val
-def _encoded(profile: Profile, split: str, base: str, changed: int) -> tuple[train_data.Encoded, ...]:
+def _encoded(
+    profile: Profile, split: str, base: str, changed: int, share: float
+) -> tuple[train_data.Encoded, ...]:  # fmt: skip
     work = folder(profile) / "work/corpus"
     records = corpus.read(work, split)
+    records = records[: max(int(len(records) * share), 1)]
     offers = (train_data.offered((c.name for t in corpus.to_turns(r) for c in t.calls), r["id"]) for r in records)
     talks = (
         corpus.conversation(r, work, profile.inspection, terse=profile.sft.terse, offer=offer)
@@ -156,13 +160,30 @@ def prompts(profile: Profile, seed: int = 0) -> list[Sample]:
 
 def _sft(profile: Profile, run: str, share: float, seed: int) -> Path:
     out, model, start = model_path(profile, run, seed), profile.model, model_path(profile, "base")
+    mark = out / SOURCE
     if out in _CURRENT:
         return out
-    rows = encoded(profile)
-    rows = rows[: max(int(len(rows) * share), 1)]
-    return sft.train(
-        start, rows, out, profile.sft, lora=model.lora, dtype=model.dtype, seed=seed,
+    source = _source(profile, share, seed)
+    if mark.is_file() and mark.read_text() == source:
+        return out
+    sft.train(
+        start, encoded(profile, share=share), out, profile.sft, lora=model.lora, dtype=model.dtype, seed=seed,
         validation=encoded(profile, "val") if share == 1.0 and profile.corpus.validation else (),
+    )  # fmt: skip
+    mark.write_text(source)
+    return out
+
+
+def _source(profile: Profile, share: float, seed: int) -> str:
+    """Hash of all that an SFT model is made of, without encoding the corpus, which takes a minute: records, the size of
+    every photograph, settings, tokenizer and code. Another hash costs that minute, and a training only if `sft` says
+    so."""
+    work, base = folder(profile) / "work/corpus", model_path(profile, "base")
+    paths = [corpus.to_sample(record, work).image for record in corpus.read(work)]
+    texts = {p.name: p.read_text(encoding="utf-8") for p in sorted(Path(base).glob("*.json*"))}
+    return training_runs.identity(
+        base, ["experiments"], records=(work / corpus.FILE).read_text(encoding="utf-8"), texts=texts,
+        sizes=[path.stat().st_size for path in paths], profile=asdict(profile), share=share, seed=seed,
     )  # fmt: skip
 
 
@@ -217,7 +238,7 @@ def ablate(profile: Profile, runs: Sequence[str], seeds: int = 1) -> dict[str, d
     current = [train(profile, "sft", seed) for seed in sorted({s for run, s in todo if run != "base"})]
     models = list(dict.fromkeys((VARIANTS[run].model_of or run, seed) for run, seed in todo))  # each by one process
     for job, part, text in ((_train_job, models, "train runs"), (_evaluate_job, todo, "inspect runs")):
-        workers = 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, MOST_WORKERS, len(part))
+        workers = min(side_by_side(), len(part))
         done = run_jobs(job, [(profile, run, seed, images, tuple(current)) for run, seed in part], workers, few=2)
         current += [path for path in tqdm(done, total=len(part), desc=text, disable=len(part) < 2) if path]
     found: dict[str, dict[str, list[Episode]]] = {}
@@ -225,6 +246,11 @@ def ablate(profile: Profile, runs: Sequence[str], seeds: int = 1) -> dict[str, d
         for name, episodes in evaluate(profile, run, seed, images).items():
             found.setdefault(run, {}).setdefault(name, []).extend(episodes)
     return found
+
+
+def side_by_side() -> int:
+    """Processes that compute at a time: one thread each on a CPU, one process on a GPU."""
+    return 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, MOST_WORKERS)
 
 
 def _train_job(

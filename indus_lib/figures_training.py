@@ -22,10 +22,10 @@ Row = Mapping[str, Any]
 SMOOTH = 5  # steps of the running mean drawn over the raw line
 LESSONS = {
     "looked": ("First, to look", "share of choices told"),
-    "copied": ("Then, to copy", "share of numbers repeated"),
-    "read": ("Then, to read", "share of choices' tokens told"),
+    "copied": ("Then, in words: to copy boxes", "share of numbers repeated"),
+    "compared": ("and to compare names", "share of findings told"),
 }
-"""What SFT of a miniature begins with (`looking`, `copying.copy`, `copying.read`): title and axis of each."""
+"""What SFT of a miniature begins with (`looking`, `practice`): title and axis of each."""
 
 PANELS: tuple[tuple[str, tuple[tuple[str, str], ...], tuple[float, float] | None], ...] = (
     ("Reward", (("reward", "total"), ("reward/acc", "gate"), ("reward/format", "format")), None),
@@ -140,7 +140,7 @@ def loss_curve(runs: Mapping[str, Sequence[Row]]) -> Figure:
     axes.set(
         xlabel="step",
         ylabel="nats per generated token, weighted as in training",
-        title="SFT loss (generated tokens only)",
+        title="SFT loss (generated tokens only; while training, with the practice beside it)",
     )
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)

@@ -35,7 +35,7 @@ def real_folder() -> Path | None:
     return None
 
 
-def sources(profile: Profile, limit: int = 60) -> dict[str, list[Sample]]:
+def sources(profile: Profile, limit: int = 40) -> dict[str, list[Sample]]:
     """Named groups of samples to look at: the test sets, then the real photographs at hand."""
     limit = min(limit, profile.data.ablation_limit or limit)
     found = {name: balanced_limit(s, limit) for name, s in experiments.test_sets(profile).items()}
@@ -71,19 +71,27 @@ def attention(tower: probes.Tower, photo: np.ndarray) -> np.ndarray:
     return out
 
 
-def table(profile: Profile, limit: int = 60) -> Table:
+def table(profile: Profile, limit: int = 40) -> Table:
     """Image-level AUROC (maximum of the map) per group, in percent, with interval; nothing was fitted on labels."""
-    tower = probes.Tower(experiments.model_path(profile, "base"))
+    groups = sources(profile, limit)
+    path = experiments.model_path(profile, "base")
+    seen = probes.in_parts(_strongest, path, [(samples,) for samples in groups.values()], 2, "grounding")
     rows = []
-    for name, samples in sources(profile, limit).items():
+    for (name, samples), parts in zip(groups.items(), seen, strict=True):
         y = np.array([bool(s.label) for s in samples], int)
+        scores = np.array([value for part in parts for value in part])
         if 0 < y.sum() < len(y):
-            scores = np.array([attention(tower, images.load_image(s.image, s.tile)).max() for s in samples])
             value = round(100 * float(roc_auc_score(y, scores)), 1)
             counts = int((y == 0).sum()), int((y == 1).sum())
             rows.append(Row("grounding head, windows", name, value, probes.interval(y, scores), *counts, 0, 1))
     notes = ("AUROC in percent of the strongest patch; the head was trained on drawn marks only, normal or not.",)
     return Table("grounding", "Where the base model looks", profile.name, profile.hash, tuple(rows), notes)
+
+
+def _strongest(path: Path | str, samples: Sequence[Sample]) -> list[float]:
+    """Maximum of each image's map."""
+    tower = probes.tower_of(path)
+    return [float(attention(tower, images.load_image(s.image, s.tile)).max()) for s in samples]
 
 
 def patch_table(profile: Profile, limit: int = 150) -> Table:
@@ -95,19 +103,24 @@ def patch_table(profile: Profile, limit: int = 150) -> Table:
     notes = ("Mean over images of the AUROC of their patches, percent; patches covered by 1-10 % do not count.",)
     if not known:  # real sets do not say how a mark is to be found
         return Table("grounding_patches", "Which patch holds the mark", profile.name, profile.hash, (), notes)
-    tower = probes.Tower(experiments.model_path(profile, "base"))
+    path = experiments.model_path(profile, "base")
     every = [s for group in experiments.test_sets(profile).values() for s in group if s.label and s.mask]
-    rows = []
-    for mechanism, cropped in (("plain", False), ("plain", True), ("small", True)):
+    rows, kinds, groups = [], (("plain", False), ("plain", True), ("small", True)), []
+    for mechanism, cropped in kinds:
         samples = [s for s in every if known.get(f"{s.dataset}:{s.id}") == mechanism]
-        samples = samples[:: max(len(samples) // limit, 1)][:limit]
-        found = _patch_aurocs(tower, samples, cropped)
+        groups.append((samples[:: max(len(samples) // limit, 1)][:limit], cropped))
+    for (mechanism, cropped), parts in zip(kinds, probes.in_parts(_patch_job, path, groups, 4, "patches"), strict=True):
+        found = [value for part in parts for value in part]
         if len(found):
             draws = np.random.default_rng(0).choice(found, (500, len(found))).mean(1)
             low, high = (round(100 * float(np.percentile(draws, q)), 1) for q in (2.5, 97.5))
             value, where = round(100 * float(np.mean(found)), 1), "crop" if cropped else "view"
             rows.append(Row(f"{mechanism} marks", where, value, (low, high), 0, len(found), 0, 1))
     return Table("grounding_patches", "Which patch holds the mark", profile.name, profile.hash, tuple(rows), notes)
+
+
+def _patch_job(path: Path | str, samples: Sequence[Sample], cropped: bool) -> list[float]:
+    return _patch_aurocs(probes.tower_of(path), samples, cropped)
 
 
 def _patch_aurocs(tower: probes.Tower, samples: Sequence[Sample], cropped: bool) -> list[float]:

@@ -166,6 +166,7 @@ def arguments(work: Path, config: GRPO, model: Any, seed: int, save_steps: int) 
         epsilon=config.epsilon,  # section 6: clip 1 +- eps, size not given
         beta=config.beta,  # section 6: k3 KL, weight not given
         temperature=config.temperature,  # not in paper
+        top_p=config.top_p,  # not in paper
         loss_type="grpo",  # section 6: mean over the tokens of a trajectory, then over trajectories
         scale_rewards="group",  # section 6: (r - mean) / std
         num_iterations=1,  # not in paper: every batch is used once, so the clip acts only across micro-batches

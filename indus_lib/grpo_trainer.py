@@ -125,7 +125,9 @@ class GatedTrainer(GRPOTrainer):
             ) as model,
             torch.no_grad(),
         ):
-            policy = LocalPolicy(model, self.processing_class, name="grpo", batch=self.inspection.batch)
+            policy = LocalPolicy(
+                model, self.processing_class, name="grpo", batch=self.inspection.batch, top_p=self.top_p
+            )
             traces = loop.rollout(
                 policy, self._batch, config=self.inspection, allowed_tools=self.allowed_tools,
                 temperature=self.temperature, seed=seed, frames=frames,

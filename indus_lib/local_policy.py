@@ -13,15 +13,20 @@ from . import tiny_model
 from .fast_vision import accelerate
 from .policies import Conversation, Reply
 from .processing import VISION_TOKENS, IndusProcessor, images_of, render
-from .protocol import BRANCH, FOUND, LOOK, MARGIN_PREFIX
+from .protocol import BRANCH, FOUND, MARGIN_PREFIX, looks
 from .vision_memory import SHARED
+
+MARGINS_AT_ONCE = 16  # conversations a pass on a CPU: less padding, and its cache holds them; of 128, 2.4 s for 4.0
 
 
 class LocalPolicy:
-    """A loaded model. `batch`: conversations per forward pass (memory), never a change of result beyond rounding."""
+    """A loaded model. `batch`: conversations per forward pass (memory), never a change of result beyond rounding;
+    `top_p`: nucleus of what is sampled above temperature 0."""
 
-    def __init__(self, model: Any, processor: IndusProcessor, *, name: str = "local", batch: int = 64):
-        self.name, self.batch = name, batch
+    def __init__(
+        self, model: Any, processor: IndusProcessor, *, name: str = "local", batch: int = 64, top_p: float = 1.0
+    ):
+        self.name, self.batch, self.top_p = name, batch, top_p
         self.model, self.processor = model, processor
         tokenizer = processor.tokenizer
         self._suppress = tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))  # an image cannot be spoken
@@ -56,18 +61,19 @@ class LocalPolicy:
         with torch.random.fork_rng(enabled=temperature > 0):
             if temperature > 0:
                 torch.manual_seed(seed)
-            return [r for chunk in self._chunks(conversations) for r in self._reply(chunk, max_new_tokens, temperature)]
+            chunks = self._chunks(conversations, self.batch)
+            return [r for chunk in chunks for r in self._reply(chunk, max_new_tokens, temperature)]
 
     @torch.no_grad()
     def _reply(self, conversations: Sequence[Conversation], max_new_tokens: int, temperature: float) -> list[Reply]:
         start = time.perf_counter()
         inputs = self.encode(conversations, prompt=True)
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature > 0 else {}
+        drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": self.top_p}
         output = self.model.generate(
             **inputs,
             max_new_tokens=max_new_tokens,
             suppress_tokens=self._suppress,
-            **(sampling or {"do_sample": False}),
+            **(drawn if temperature > 0 else {"do_sample": False}),
         )
         width = inputs["input_ids"].shape[1]
         seconds = (time.perf_counter() - start) / len(conversations)
@@ -84,15 +90,16 @@ class LocalPolicy:
     @torch.no_grad()
     def margins(self, conversations: Sequence[Conversation]) -> list[float | None]:
         """See `Policy.margins`. One forward pass over "... </think><answer>": the branch into `<location>` or
-        `<answer>` is read where the two tags part, Yes against No after the second. A terse thought that stands open at
-        `LOOK` is read right there.
+        `<answer>` is read where the two tags part, Yes against No after the second. A terse thought that stands open
+        where it says what it sees (`protocol.looks`) is read right there.
 
         Raises:
             ValueError: A terse thought, and a tokenizer that cannot tell its two endings by their first token.
         """
         values: list[float | None] = []
-        for chunk in self._chunks(conversations):
-            terse = [_last_text(c).endswith(LOOK) for c in chunk]
+        size = min(self.batch, MARGINS_AT_ONCE) if self.model.device.type == "cpu" else self.batch
+        for chunk in self._chunks(conversations, size):
+            terse = [looks(_last_text(c)) for c in chunk]
             if any(terse) and self._found[0] == self._found[1]:
                 raise ValueError(
                     f"this tokenizer begins {FOUND[0]!r} and {FOUND[1]!r} alike: a terse thought has no margin"
@@ -111,8 +118,9 @@ class LocalPolicy:
         yes = torch.logaddexp(log_p[:, parts, self._location[parts]], tag + log_p[:, -1, self._verdict[0]])
         return yes - (tag + log_p[:, -1, self._verdict[1]])
 
-    def _chunks(self, conversations: Sequence[Conversation]) -> Iterator[Sequence[Conversation]]:
-        return (conversations[i : i + self.batch] for i in range(0, len(conversations), self.batch))
+    @staticmethod
+    def _chunks(conversations: Sequence[Conversation], size: int) -> Iterator[Sequence[Conversation]]:
+        return (conversations[i : i + size] for i in range(0, len(conversations), size))
 
 
 def _append(conversation: Conversation, text: str) -> Conversation:

@@ -8,6 +8,7 @@ beside it, and with a wrong tool's. No oracle: tools are called the way an agent
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from .profiles import Profile
 from .samples import Sample
 from .selection import balanced_limit
 from .tables import Row, Table
+from .workers import run_jobs
 
 RIGHT = {"small": "crop", "faint": "enhance", "geometric": "measure"}
 WRONG = {"small": "enhance", "faint": "crop", "geometric": "crop"}
@@ -34,7 +36,8 @@ CALLS = {
     "crop": {"name": "crop", "arguments": {"region": [0, 0, 1000, 1000]}},
     "enhance": {"name": "enhance", "arguments": {"method": "texture"}},
 }
-PER_MECHANISM = (600, 240)  # images for fitting, for scoring
+PER_MECHANISM = (400, 240)  # images for fitting, for scoring
+AT_ONCE = 16  # images a job
 Features = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
@@ -64,6 +67,29 @@ class Tower:
         """(N, 2 * classes): mean and maximum over the patches of the tower's linear read-outs."""
         logits = [z.reshape(-1, z.shape[-1]) for _, z in self.patches(pictures)]
         return np.stack([np.concatenate([z.mean(0), z.max(0)]) for z in logits])
+
+
+@lru_cache(maxsize=1)
+def tower_of(path: Path | str) -> Tower:
+    """The tower at `path`, loaded once a process."""
+    return Tower(path)
+
+
+def in_parts(
+    job: Callable[..., Any], path: Path | str, groups: Sequence[tuple[Any, ...]], size: int, text: str
+) -> list[list[Any]]:
+    """Results of `job(path, part of the samples, *more)` by group of (samples, *more), in order; side by side where
+    that is worth starting processes, which takes seconds: once for all groups."""
+    parts = [
+        (k, (path, samples[i : i + size], *more))
+        for k, (samples, *more) in enumerate(groups)
+        for i in range(0, len(samples), size)
+    ]
+    done = run_jobs(job, [arguments for _, arguments in parts], experiments.side_by_side())
+    found: list[list[Any]] = [[] for _ in groups]
+    for (k, _), result in zip(parts, tqdm(done, desc=text, total=len(parts)), strict=True):
+        found[k].append(result)
+    return found
 
 
 def tool_features(tower: Tower, tool: str, samples: Sequence[Sample], photos: Sequence[np.ndarray]) -> np.ndarray:
@@ -121,36 +147,43 @@ def table(profile: Profile) -> Table:
     notes = ("AUROC in percent of a linear probe; fitted on pool categories, scored on unseen stand-in categories.",)
     if not profile.data.standins or not (path / "grounding.safetensors").is_file():
         return Table("probes", "Do the tools carry information?", profile.name, profile.hash, (), notes)
-    tower, root = Tower(path), experiments.data_root(profile)
+    root = experiments.data_root(profile)
     pool = experiments.pool(profile)
     test = [s for group in experiments.test_sets(profile).values() for s in group]
     test_known = experiments.mechanisms(profile)
     fit_known = comparisons.read_mechanisms(root, {profile.data.pool: pool})
     fit_known = {f"{s.dataset}:{s.id}": fit_known.get(f"{profile.data.pool}:{s.id}", "") for s in pool}
     fitted, scored = (min(n, 6 * (profile.data.ablation_limit or n)) for n in PER_MECHANISM)
-    rows = []
-    for name in tqdm(RIGHT, desc="probes"):
-        train = by_mechanism(pool, fit_known, name, fitted)
-        score = by_mechanism(test, test_known, name, scored)
-        rows += _mechanism_rows(tower, name, train, score)
+    chosen = {}
+    for name in RIGHT:
+        sides = by_mechanism(pool, fit_known, name, fitted), by_mechanism(test, test_known, name, scored)
+        if all(len({bool(s.label) for s in side}) == 2 for side in sides):
+            chosen[name] = sides
+    groups = [([*fit, *score], (RIGHT[name], WRONG[name])) for name, (fit, score) in chosen.items()]
+    seen = in_parts(_looked, path, groups, AT_ONCE, "probes")
+    rows = [
+        row for (name, sides), parts in zip(chosen.items(), seen, strict=True) for row in _rows(name, *sides, parts)
+    ]
     return Table("probes", "Do the tools carry information?", profile.name, profile.hash, tuple(rows), notes)
 
 
-def _mechanism_rows(tower: Tower, name: str, train: list[Sample], score: list[Sample]) -> list[Row]:
-    sides = (train, score)
-    labels = [np.array([bool(s.label) for s in side], int) for side in sides]
-    if min(len(set(y.tolist())) for y in labels) < 2:
-        return []
-    photos = [[images.load_image(s.image, s.tile) for s in side] for side in sides]
-    whole = [tower.pooled(p) for p in photos]
+def _rows(name: str, fitted: Sequence[Sample], scored: Sequence[Sample], parts: Sequence[Any]) -> list[Row]:
+    """Of one mechanism; `parts`: what `_looked` gave for both sides."""
+    fit_y, test_y = (np.array([bool(s.label) for s in side], int) for side in (fitted, scored))
+    whole, *extra = (np.concatenate(column) for column in zip(*parts, strict=True))
     rows = []
-    for row, tool in (("global view", ""), ("+ right tool", RIGHT[name]), ("+ wrong tool", WRONG[name])):
-        extra = [tool_features(tower, tool, s, p) for s, p in zip(sides, photos, strict=True)] if tool else [[], []]
-        fit, test = (np.hstack([w, e]) if tool else w for w, e in zip(whole, extra, strict=True))
-        value, scores = auroc(fit, labels[0], test, labels[1])
-        n = int((labels[1] == 0).sum()), int((labels[1] == 1).sum())
-        rows.append(Row(row, name, round(100 * value, 1), interval(labels[1], scores), *n, 0, 1))
+    for row, told in (("global view", []), ("+ right tool", extra[:1]), ("+ wrong tool", extra[1:])):
+        fit, test = np.split(np.hstack([whole, *told]), [len(fitted)])
+        value, scores = auroc(fit, fit_y, test, test_y)
+        n = int((test_y == 0).sum()), int((test_y == 1).sum())
+        rows.append(Row(row, name, round(100 * value, 1), interval(test_y, scores), *n, 0, 1))
     return rows
+
+
+def _looked(path: Path, samples: Sequence[Sample], tools: Sequence[str]) -> tuple[np.ndarray, ...]:
+    """(N, F) features of the global view, then of each tool."""
+    tower, photos = tower_of(path), [images.load_image(s.image, s.tile) for s in samples]
+    return tower.pooled(photos), *(tool_features(tower, tool, samples, photos) for tool in tools)
 
 
 def figure(table: Table) -> Figure:

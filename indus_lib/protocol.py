@@ -27,7 +27,11 @@ CHOICES = {"scale": SCALES, "cue": CUES, "suspicion": SUSPICIONS, "preliminary":
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 UNSURE = "unsure"  # thought of a terse turn that asks a tool
-FINDING = re.compile(r"(?:<think>|evidence: )see( [^,;:<]*)")
+FORMS = ("dot", "bar", "ring", "cross")
+"""Forms that have a name, on a product by design or found by a tool."""
+FORM = re.compile(rf"\b(?:{'|'.join(FORMS)})\b")
+_NAMES = rf"(?:prior {FORM.pattern}, crop {FORM.pattern}, )?"  # see `terse_thoughts.to_compare`
+FINDING = re.compile(rf"(?:<think>{_NAMES}|evidence: )see( [^,;:<]*)")
 """Where a turn says what it sees, if it does: see `finding`. The group is what it sees, with the space before it."""
 ROUTE = re.compile(rf'<think>({UNSURE}|see)\b|"name":\s*"(\w+)"')
 """Where a turn chooses: to ask or to answer, in the first group (terse turns alone), and which tool, in the second."""
@@ -40,8 +44,8 @@ BRANCH = ("<location>", "<answer>")
 already taken here, one or more tokens before `<answer>`: see `decision_prefix`."""
 LOOK = "<think>see"
 FOUND = (" something", " nothing")
-"""How a terse thought begins, and what may follow: there the verdict is taken (`terse`)."""
-_TERSE = (LOOK + FOUND[0], LOOK + FOUND[1], f"<think>{UNSURE}")
+"""How a terse thought begins where it repeats no name, and what may follow: there the verdict is taken (`terse`)."""
+_TERSE = re.compile(rf"(<think>{_NAMES}see)(?:{'|'.join(FOUND)})|<think>{UNSURE}")
 
 _FULL = """You inspect a photograph of one industrial product or surface and decide whether it is anomalous. There is \
 no reference image: judge from what is visible and from what the tools return.
@@ -181,20 +185,9 @@ def finding(name: str) -> str:
     return f"see {clean(name) or 'nothing'}"
 
 
-def terse(text: str) -> str:
-    """A turn whose thought is cut to `see something` or `see nothing`, or to `unsure` where it asks a tool; as it is
-    without a finding.
-
-    For a model of five million parameters: sentences drawn at random were most of its loss, and where twenty kinds
-    share the probability of a fault, "nothing" wins every greedy choice (docs/log.md). A hunch before a call is left
-    out: on the corpus it goes with the label, and a model that leans on it has nothing where it has no hunch itself.
-    """
-    found, rest = FINDING.search(text), text[text.find(THINK_CLOSE) :]
-    if found is None:
-        return text
-    if "<call_tool>" in rest:
-        return THINK_OPEN + UNSURE + rest
-    return LOOK + FOUND[found[1].strip() == FOUND[1].strip()] + rest
+def looks(text: str) -> bool:
+    """Whether a turn stands open where a terse thought says what it sees: at `LOOK`, maybe with a name before `see`."""
+    return _TERSE.fullmatch(text + FOUND[0]) is not None
 
 
 def turn_text(think: str, tail: str) -> str:
@@ -279,9 +272,10 @@ def decision_prefix(text: str) -> str | None:
     """The turn up to where its verdict is taken; None when the thinking does not end.
 
     That is behind `</think>`, where verdict and format part ways: the next token opens `BRANCH[0]` (Yes) or `BRANCH[1]`
-    (No). A terse turn has decided before: its prefix is `LOOK`, what follows one of `FOUND`.
+    (No). A terse turn has decided before: its prefix is one that `looks`, what follows one of `FOUND`.
     """
     head, tag, _ = text.partition(THINK_CLOSE)
     if not tag:
         return None
-    return LOOK if head in _TERSE else head + tag
+    found = _TERSE.fullmatch(head)
+    return (found[1] or LOOK) if found else head + tag

@@ -13,8 +13,9 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from .row_blobs import find_blobs
 from .tool_result import Window
-from .tool_row import Row, find_row
+from .tool_row import NO_ROW, Row, find_row
 
 SIDE = 192  # px of the searched view
 ANGLES = (*range(-9, 12, 3), *range(81, 102, 3))  # degrees; a product is seldom placed askew
@@ -22,9 +23,10 @@ BAND = 9  # px, height of a band
 STEP = 4  # px between bands
 MIN_LAG, MAX_LAG = 6, 48  # px between features
 MIN_SCORE = 0.25
-MIN_FEATURES = 4  # of a row worth comparing
 ALIKE = 0.15  # gaps within this share of the median count as alike
-MIN_ALIKE = 0.5  # share of alike gaps; below, what was read at the given points is no row
+SURE_FEATURES = 6  # of what the caliper reads, at least: blobs have not found it
+SURE_ALIKE = 0.75  # share of alike gaps, at least
+SURE_SEPARATION = 2.5  # deviations between features and gaps, at least
 APART = 60  # relative units by which two guesses differ at an end
 LONG = 1.25  # long side / short side from which an image is searched in squares too
 LENGTH = 1.5  # a fault in a row leaves a shorter row that repeats better: prefer the long one
@@ -76,16 +78,17 @@ def _search(image: np.ndarray, window: Window) -> list[tuple[float, np.ndarray]]
 
 
 def read_best(image: np.ndarray, keep: int = 8) -> tuple[RowGuess, Row] | None:
-    """The guess that reads best on the original (uint8 H x W x 3), and what is read: many features that stand out well,
-    most gaps alike.
-
-    One odd gap does not count. The last images are remembered: the teacher asks for the points, then measures there.
+    """The clearest row of an image (uint8 H x W x 3): its ends and what is read. Blobs first; the caliper's where there
+    are none: many features that stand out well, most gaps alike. One odd gap does not count.
     """
-    return _read_best(image.tobytes(), image.shape, keep)
+    row = find_blobs(image)
+    if row is not None:
+        return RowGuess(_relative(row.centres[[0, -1]], image.shape), 1.0), row
+    return _read_caliper(image.tobytes(), image.shape, keep)
 
 
 @lru_cache(maxsize=4)
-def _read_best(pixels: bytes, shape: tuple[int, ...], keep: int) -> tuple[RowGuess, Row] | None:
+def _read_caliper(pixels: bytes, shape: tuple[int, ...], keep: int) -> tuple[RowGuess, Row] | None:
     image = np.frombuffer(pixels, np.uint8).reshape(shape)
     height, width = shape[:2]
     best, best_value = None, 0.0
@@ -95,19 +98,30 @@ def _read_best(pixels: bytes, shape: tuple[int, ...], keep: int) -> tuple[RowGue
             continue
         row = find_row(image, start, end)
         value = _evenness(row) ** 2 * len(row.centres) * row.separation
-        if len(row.centres) >= MIN_FEATURES and value > best_value:
+        if _sure(row) and value > best_value:
             best, best_value = (guess, row), value
     return best
 
 
 def read_near(image: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[Row, bool]:
-    """(row, whether it lies at the points). Points in px: what the caliper reads there; where that is no row, the row
-    of the image that reads best, since a model that sees a small view points badly."""
+    """(row, whether it lies at the points). Points in px: the row of blobs along them; else the clearest of the image,
+    since a model that sees a small view points badly; else what the caliper reads, where it is sure."""
+    row = find_blobs(image, start, end)
+    if row is not None:
+        return row, True
+    row = find_blobs(image)
+    if row is not None:
+        return row, False
     row = find_row(image, start, end)
-    if len(row.centres) >= MIN_FEATURES and _evenness(row) >= MIN_ALIKE:
+    if _sure(row):
         return row, True
     other = read_best(image)
-    return (other[1], False) if other else (row, True)
+    return (other[1], False) if other else (NO_ROW, True)
+
+
+def _sure(row: Row) -> bool:
+    """Whether what the caliper read is a row: it reads textures too."""
+    return len(row.centres) >= SURE_FEATURES and _evenness(row) >= SURE_ALIKE and row.separation >= SURE_SEPARATION
 
 
 def _evenness(row: Row) -> float:

@@ -6,12 +6,12 @@ are merged, full weights saved as they are. A killed run goes on from its last c
 
 Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given); every other
 trajectory is learnt under a shorter list of tools (`train_data.offered`). For the miniature alone, none of it for the
-8B: the tower first learns what a photograph asks for (`SFT.looking`), the language model starts anew (`SFT.restart`)
-and learns to repeat a box (`SFT.copying`) and to decide from words alone (`SFT.reading`) before anything else;
-thoughts are cut short (`SFT.terse`); decisions (what is seen, whether to ask, which tool) and, a quarter as much,
-places and types count more than other tokens (`SFT.decision_weight`) once the format is learnt (`SFT.format_first`);
-rounds are learnt apart, some second ones from the observation alone, and a box that answer and observation share lies
-elsewhere each time (`SFT.withheld`). Batches are bucketed by length; on a CPU the vision tower runs its batched twin
+8B: the tower first learns what a photograph asks for (`SFT.looking`), the language model starts anew (`SFT.restart`),
+learns to answer in words alone (`SFT.reading`) before anything else, and practises it beside every
+batch (`SFT.practice`); thoughts are cut short (`SFT.terse`); decisions (what is seen, whether to ask, which tool) and,
+a quarter as much, places and types count more than other tokens (`SFT.decision_weight`) once the format is learnt
+(`SFT.format_first`); rounds are learnt apart, some second ones from the observation alone, and boxes and names of forms
+are others each time (`SFT.withheld`). Batches are bucketed by length; on a CPU the vision tower runs its batched twin
 (`fast_vision`, same numbers) and looks once at each picture.
 """
 
@@ -25,20 +25,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from . import copying, looking, tiny_model, training_runs
+from . import looking, practice, tiny_model, training_runs
 from .profiles import SFT
-from .train_data import IGNORED, Encoded, collate, number_ids, rounds_apart
+from .train_data import IGNORED, Encoded, collate, rounds_apart
 from .vision_memory import VisionMemory
 
 WEIGHT_DECAY = 0.01  # not in paper
 REMEMBERED = 2**32  # bytes of features of a frozen tower, kept over the epochs
-WORDS = "words.json"  # courses of the language model's first lessons, in the work folder
+READ = 64  # answers in a step of the first lesson in words; not in paper
+WORDS = "words.json"  # its course, in the work folder
 LARGE = 1e9  # parameters; above, activations are recomputed in the backward pass (section 6)
 
 
@@ -84,13 +84,13 @@ class BucketTrainer(Trainer):
         format_first: Share of the steps, from the start, in which they do not count more.
         withheld: Share of the second rounds that are learnt without the photograph.
         named_only: Whether a box is learnt only where an observation names it.
-        numbers: (101,) or (0,) ids (`train_data.number_ids`).
+        practised: Answers in words beside every batch; their loss is added to it.
     """
 
-    def __init__(self, config: SFT, numbers: np.ndarray, **options: Any):
+    def __init__(self, config: SFT, words: practice.Practice | None, **options: Any):
         self.vision_rate, self.decision_weight = config.vision_rate, config.decision_weight
         self.format_first, self.withheld, self.named_only = config.format_first, config.withheld, config.named_only
-        self.numbers = torch.from_numpy(numbers)
+        self.practised, self.words = config.practice, words
         super().__init__(**options)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -111,7 +111,7 @@ class BucketTrainer(Trainer):
     ) -> Any:
         """Weighted negative log-likelihood of the learnt tokens, over all micro-batches of a step alike."""
         held = self.withheld if model.training else 0.0
-        inputs = copying.withhold(inputs, held, self.numbers) if held else dict(inputs)
+        inputs = practice.withhold(inputs, held, self.words.redraw) if held else dict(inputs)
         labels, decided = inputs.pop("labels")[:, 1:], inputs.pop("decision")[:, 1:]
         if self.named_only:
             labels = labels.masked_fill(inputs["place"][:, 1:] < 0, IGNORED)
@@ -123,6 +123,8 @@ class BucketTrainer(Trainer):
         weights = 1 + (self._decision_weight() - 1) * decided[at]
         items = at.sum() if num_items_in_batch is None else num_items_in_batch
         loss = (each * weights).sum() / weights.mean() / items
+        if self.practised and model.training:
+            loss = loss + self.words.loss(model, self.practised) / self.args.gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
 
     def _decision_weight(self) -> float:
@@ -181,17 +183,21 @@ def train(
     model, processor, looked = _prepare(
         base, corpus, validation, config, work, seed=seed, lora=lora, dtype=dtype, progress=progress
     )
-    if not checkpoint:  # a checkpoint has had them
-        _words(model, processor, corpus, config, work, seed, progress)
+    needed = config.withheld or config.reading or config.practice
+    words = practice.Practice(model, processor, corpus, config.decision_weight) if needed else None
+    if words and not checkpoint:  # a checkpoint has had them
+        rate, steps = config.learning_rate, config.reading
+        courses = words.lesson(model, steps=steps, size=READ, rate=rate, progress=progress) if steps else {}
+        (work / WORDS).write_text(json.dumps(courses))
     arguments = _arguments(work, config, model, seed, save_steps, bool(validation))
     rows = rounds_apart(corpus, processor) if config.withheld else corpus
-    trainer = _trainer(model, processor, arguments, config, rows, validation, progress)
+    trainer = _trainer(model, processor, arguments, config, words, rows, validation, progress)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     facts |= {
         "stage": "sft", "run": run, "base": Path(base).name, "seconds_since_resume": time.perf_counter() - start,
         "conversations": len(corpus), "learnt_tokens": int(sum(one.mask.sum() for one in corpus)),
-        "looked": looked, **json.loads((work / WORDS).read_text()),
+        "looked": looked, **(json.loads((work / WORDS).read_text()) if words else {}),
     }  # fmt: skip
     return training_runs.finish(trainer, base, processor, out, facts, lora=lora)
 
@@ -203,27 +209,14 @@ def _check(corpus: Sequence[Encoded], config: SFT, lora: bool) -> None:
         raise ValueError("SFT.looking changes the tower, a LoRA run keeps its adapter alone: set one of them off")
 
 
-def _words(
-    model: Any, processor: Any, corpus: Sequence[Encoded], config: SFT, work: Path, seed: int, progress: bool
-) -> None:
-    """The language model's first lessons; their courses go to the work folder."""
-    courses, options = {}, {"rate": config.learning_rate, "seed": seed, "progress": progress}
-    if config.copying:
-        courses["copied"] = copying.copy(model, processor, corpus, steps=config.copying, **options)
-    if config.reading:
-        options |= {"steps": config.reading, "weight": config.decision_weight}
-        courses["read"] = copying.read(model, processor, corpus, **options)
-    (work / WORDS).write_text(json.dumps(courses))
-
-
 def _trainer(
-    model: Any, processor: Any, arguments: TrainingArguments, config: SFT, corpus: Sequence[Encoded],
-    validation: Sequence[Encoded], progress: bool,
+    model: Any, processor: Any, arguments: TrainingArguments, config: SFT, words: practice.Practice | None,
+    corpus: Sequence[Encoded], validation: Sequence[Encoded], progress: bool,
 ) -> BucketTrainer:  # fmt: skip
     pad, image = processor.tokenizer.pad_token_id, processor.image_token_id
     log = training_runs.KeepLog(Path(arguments.output_dir) / "log.jsonl")
     trainer = BucketTrainer(
-        config, number_ids(processor), model=model, args=arguments, train_dataset=list(corpus),
+        config, words, model=model, args=arguments, train_dataset=list(corpus),
         eval_dataset=list(validation) or None,
         data_collator=lambda rows: collate(rows, pad, image),
         callbacks=[log, training_runs.Bar("SFT", ("loss",), progress)],

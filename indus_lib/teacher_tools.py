@@ -19,6 +19,7 @@ from . import teacher_words as words
 from .row_search import read_best
 from .samples import Box, Sample
 from .sight import WHOLE, Look, Mark
+from .tool_row import ODD_GAP
 from .tools import ToolResult
 
 SINGLE = {
@@ -34,7 +35,7 @@ NONE = "none"
 GAIN = 1.3  # a tool helps when the mark shows this much better than in the view; not in paper
 MAP_SHOWN = 1.5  # visibility in an enhanced image, where the grain is amplified too; not in paper
 SPOT_SCORE = 8.0  # of the crop tool: something regular stands out on a normal part; not in paper
-ODD_GAP = 25.0  # % of the spacing, gap or sideways, that the eye would call uneven; not in paper
+MIDDLE = 0.5  # of the rows are pointed at roughly, so that the corpus has rows found elsewhere; not in paper
 _SIGN = re.compile(
     r"\b(?:(?:dark|bright|black|white|pale|short|small|printed|round) ){1,3}(?:dot|ring|bar|cross|mark)\b"
 )
@@ -120,21 +121,27 @@ def make_call(flavour: str, scene: Scene, rng: np.random.Generator) -> dict[str,
     elif name == "enhance":
         arguments["method"] = kind
     elif name == "measure":
-        arguments = {"kind": "row", "points": _row_points(scene)}
+        arguments = {"kind": "row", "points": _row_points(scene, rng.random() < MIDDLE)}
     else:
         query = words.QUERIES[int(rng.integers(len(words.QUERIES)))]
         arguments = {"query": query} if query else {}
     return {"name": name, "arguments": arguments}
 
 
-def _row_points(scene: Scene) -> list[list[int]]:
-    """Ends of the row that repeats best; the part's middle line where nothing repeats."""
+def _row_points(scene: Scene, middle: bool) -> list[list[int]]:
+    """Ends of the clearest row, or the middle of the image in the row's direction, as who sees a small view points; the
+    part's middle line where there is no row."""
     found = read_best(scene.image)
+    if found and middle:
+        (x1, y1), (x2, y2) = found[0].points
+        height, width = scene.image.shape[:2]
+        lying = abs(x2 - x1) * width >= abs(y2 - y1) * height
+        return [[100, 500], [900, 500]] if lying else [[500, 100], [500, 900]]
     if found:
         return [list(p) for p in found[0].points]
     x1, y1, x2, y2 = scene.look.part
-    middle = round((y1 + y2) / 20) * 10
-    return [[x1 + 50, middle], [x2 - 50, middle]]
+    level = round((y1 + y2) / 20) * 10
+    return [[x1 + 50, level], [x2 - 50, level]]
 
 
 def use(flavour: str, scene: Scene, rng: np.random.Generator) -> Finding:

@@ -35,7 +35,8 @@ def crop(image: np.ndarray, region: Box, refine: bool = True) -> ToolResult:
 
     Returns:
         One image (native pixels, enlarged by an integer factor only when its longer side is under `MIN_SIDE`).
-        `details`: method, score, blob (relative box or None), candidates [[box, score], ...], shape (`tool_shape`).
+        `details`: method, score, blob (relative box or None), candidates [[box, score], ...], and of a find with an
+        outline shape (`tool_shape.Shape`) and named (its name or "").
     """
     height, width = image.shape[:2]
     asked = boxes.to_pixels(region, width, height)
@@ -64,7 +65,8 @@ def crop(image: np.ndarray, region: Box, refine: bool = True) -> ToolResult:
         text += f", it lies at {boxes.coarse_text(found[0].window, width, height)}"
         if (shape := blob_shape(image, found[0].window)) is not None:
             text += f", {shape.text}"
-            details["shape"] = asdict(shape)
+            details |= {"shape": asdict(shape), "named": shape.name}
+        text += f", {found[0].clarity}"
     return ToolResult(True, text, [_cut(image, window)], (final,), details=details)
 
 

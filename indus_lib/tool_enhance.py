@@ -14,6 +14,7 @@ import numpy as np
 
 from . import boxes
 from .samples import Box
+from .tool_besides import besides
 from .tool_result import ToolResult, graded, rounded
 
 METHODS = ("clahe", "edges", "texture")
@@ -42,7 +43,7 @@ def enhance(image: np.ndarray, method: str, region: Box | None = None) -> ToolRe
 
     Returns:
         One uint8 H x W x 3 image. `details`: method, and for `texture` the peak departure in deviations (the text says
-        it in tenths).
+        it in tenths) and what stands out without the map (`tool_besides`).
     """
     height, width = image.shape[:2]
     window = boxes.to_pixels(region or (0, 0, 1000, 1000), width, height)
@@ -65,6 +66,9 @@ def enhance(image: np.ndarray, method: str, region: Box | None = None) -> ToolRe
         strength = rounded(10 * float(details["peak"]))  # type: ignore[arg-type]
         grade = graded(float(details["peak"]), GRADES, "extreme")  # type: ignore[arg-type]
         text += f", strongest at {boxes.coarse_text(strongest, width, height)}, strength {strength}, {grade}"
+    if method == "texture":  # which holds back what shows without it
+        told, more = besides(image, window)
+        text, details = f"{text}; {told}", details | more
     return ToolResult(True, text, [out], (final,), details=details)
 
 

@@ -16,12 +16,17 @@ import numpy as np
 from . import boxes, row_search
 from .boxes import SCALE
 from .samples import Box
-from .tool_result import ToolError, ToolResult, graded, rounded
+from .tool_besides import besides
+from .tool_result import ToolError, ToolResult, Window, graded, rounded
+from .tool_row import ODD_GAP, Row
 
 KINDS = ("distance", "angle", "position", "spacing", "row")
 MAX_POINTS = 64  # not in paper
-GAPS = (("even", 10), ("uneven", 25), ("odd", 70))  # % of the median spacing up to which; not in paper
+GAPS = (("even", 10), ("uneven", ODD_GAP), ("odd", 70))  # % of the median spacing up to which; not in paper
 OFFSETS = (("straight", 20), ("uneven", 35))  # % of the median spacing up to which; not in paper
+
+MARGIN = 0.15  # spacings around a row that are part of it; not in paper
+NUMBERS = ("no", "one", "two", "three", "several")  # from four on what is off is the row; not in paper
 
 _COUNTS = {"distance": (2, 2), "angle": (2, 3), "position": (2, 2), "spacing": (3, MAX_POINTS), "row": (2, 2)}
 
@@ -119,17 +124,38 @@ def _row(image: np.ndarray, p: np.ndarray, mm: float | None) -> ToolResult:
         "offset": row.offset,
         "polarity": row.polarity,
         "at_points": there,
+        "odd_gaps": row.odd_gaps,
+        "turned": row.turned,
     }
     if len(row.centres) < 3:
-        text = "row: no row of repeated features found"
+        told, more = besides(image, (0, 0, width, height))
+        text, details = f"row: no row of repeated features found; {told}", details | more
         return ToolResult(True, text, regions=(region,), details=details)
     assert row.odd is not None
     details["odd"] = list(row.odd)
     name, spacing = "row" if there else "row elsewhere", length(row.median, mm)
     text = (
         f"{name}: {len(row.centres)} features, spacing {graded(row.deviation, GAPS, 'broken')}, "
-        f"line {graded(row.offset, OFFSETS, 'bent')}, median spacing {spacing}, largest gap deviation "
+        f"line {graded(row.offset, OFFSETS, 'bent')}, {_counted(row)}, median spacing {spacing}, largest gap deviation "
         f"{rounded(row.deviation)} %, largest sideways offset {rounded(row.offset)} %, "
         f"worst at {boxes.coarse_text(row.odd, width, height)}"
     )
+    told, more = besides(image, (0, 0, width, height), _covered(row, image.shape))
+    text, details = f"{text}; {told}", details | more
     return ToolResult(True, text, regions=(region,), details=details)
+
+
+def _covered(row: Row, shape: tuple[int, ...]) -> Window:
+    """Pixel window of the row, features and all."""
+    assert row.odd is not None
+    half = np.subtract(row.odd[2:], row.odd[:2]) / 2 + MARGIN * row.median
+    low, high = row.centres.min(0) - half, row.centres.max(0) + half
+    x1, y1 = np.maximum(low, 0).astype(int)
+    x2, y2 = np.minimum(high, (shape[1], shape[0])).astype(int)
+    return int(x1), int(y1), int(x2), int(y2)
+
+
+def _counted(row: Row) -> str:
+    """What is odd, counted: one odd gap lacks a feature, two beside each other have one out of place."""
+    gaps = f"{NUMBERS[min(row.odd_gaps, 4)]} gap{'s' * (row.odd_gaps > 1)} odd"
+    return gaps + (f", {NUMBERS[min(row.turned, 4)]} feature{'s' * (row.turned > 1)} turned" if row.turned else "")

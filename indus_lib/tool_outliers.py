@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from .tool_result import Window
+from .tool_result import Window, graded
 
 ANALYSIS_SIDE = 1280  # longer regions are searched at an integer reduction (speed); not in paper
 LEVELS = 5  # pyramid levels, blobs up to about 4 * 2**4 px; not in paper
@@ -23,6 +23,7 @@ TWINS = 1.2  # penalty exponent of repeated features; not in paper
 COMPARED, COMPARED_SIDE = 8, 10  # candidates looked for elsewhere, px to which they are reduced; not in paper
 ALIKE, REPEATED = 0.8, 12.0  # correlation from which two places are alike, and what it costs; not in paper
 EDGE = 0.3  # how much the steps of the background around a residual count against it; not in paper
+CLARITY = (("low", 7.5), ("medium", 12.0), ("high", 25.0))  # local deviations up to which; not in paper
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,15 @@ class Candidate:
     twins: int = 0
     repeats: float = 0.0
 
+    @property
+    def clarity(self) -> str:
+        """`clarity high`, as the observations write it."""
+        return f"clarity {graded(self.score, CLARITY, 'extreme')}"
 
-def candidates(image: np.ndarray, window: Window, keep: int = 5) -> list[Candidate]:
-    """Local outliers inside a pixel window of the image, best first, windows in pixels of the image."""
+
+def candidates(image: np.ndarray, window: Window, keep: int = 5, without: Window | None = None) -> list[Candidate]:
+    """Local outliers inside a pixel window of the image, best first, windows in pixels of the image; none has its peak
+    in the window `without`."""
     left, top, right, bottom = window
     patch = image[top:bottom, left:right]
     factor = -(-max(patch.shape[:2]) // ANALYSIS_SIDE)
@@ -53,8 +60,9 @@ def candidates(image: np.ndarray, window: Window, keep: int = 5) -> list[Candida
         size = (max(patch.shape[1] // factor, 1), max(patch.shape[0] // factor, 1))
         patch = cv2.resize(patch, size, interpolation=cv2.INTER_AREA)
     found: list[Candidate] = []
+    hole = tuple((v - at) / factor for v, at in zip(without, (left, top) * 2, strict=True)) if without else None
     for first, plane in _planes(patch):
-        found += _search(plane, first)
+        found += _search(plane, first, hole)
     return [_shift(c, factor, left, top) for c in _suppress(_rank(found, patch), keep)]
 
 
@@ -120,18 +128,18 @@ def _planes(patch: np.ndarray) -> list[tuple[int, np.ndarray]]:
     return planes
 
 
-def _search(plane: np.ndarray, first: int) -> list[Candidate]:
+def _search(plane: np.ndarray, first: int, hole: tuple[float, ...] | None) -> list[Candidate]:
     found: list[Candidate] = []
     for level in range(first, LEVELS):
         if min(plane.shape) < 12:
             break
-        found += _peaks(plane, level)
+        found += _peaks(plane, level, hole)
         plane = cv2.resize(plane, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     return found
 
 
-def _peaks(plane: np.ndarray, level: int, keep: int = 6) -> list[Candidate]:
-    """Strongest residuals of one level, in units of the local deviation."""
+def _peaks(plane: np.ndarray, level: int, hole: tuple[float, ...] | None, keep: int = 6) -> list[Candidate]:
+    """Strongest residuals of one level, in units of the local deviation, outside a `hole` in px of level 0."""
     background = cv2.medianBlur(plane, 5)
     residual = plane - background
     size = np.abs(residual)
@@ -139,6 +147,9 @@ def _peaks(plane: np.ndarray, level: int, keep: int = 6) -> list[Candidate]:
     usual = _local_scale(size)
     steps = np.maximum(steps - 8 * usual, 0)  # a texture's own steps are already in its deviation
     score = size / (usual + EDGE * steps)
+    if hole:
+        x1, y1, x2, y2 = (max(round(v / 2**level), 0) for v in hole)
+        score[y1:y2, x1:x2] = 0
     found, looks = [], []
     for _ in range(keep):
         _, peak, _, (x, y) = cv2.minMaxLoc(score)

@@ -19,6 +19,7 @@ MIN_LENGTH = 24  # samples; shorter bands hold no row
 MIN_SEPARATION = 1.2  # bright against dark stretches, in deviations; noise gives about 0.6; not in paper
 TILTS = np.tan(np.radians(np.arange(-6, 6.1, 1.0)))  # not in paper
 FEATURE = 0.6  # width of a feature / spacing, for the window around the odd one; not in paper
+ODD_GAP = 25.0  # % of the median spacing by which a gap, or a feature off the line, is odd; not in paper
 MAX_LENGTH = 768  # samples along the band (speed); not in paper
 
 
@@ -26,7 +27,8 @@ MAX_LENGTH = 768  # samples along the band (speed); not in paper
 class Row:
     """Measured row. Lengths in pixels of the original, deviations in percent of the median spacing. `odd`: window
     (x1, y1, x2, y2) of the feature (or of its empty place) that deviates most, None with fewer than 3 features.
-    `separation`: how far features and gaps lie apart, in deviations of their pixels."""
+    `separation`: how clear the row is: by the caliper, how far features and gaps lie apart in deviations of their
+    pixels. `odd_gaps`: gaps that deviate by more than `ODD_GAP`; `turned`: long features askew to the others."""
 
     centres: np.ndarray  # (n, 2)
     median: float
@@ -35,6 +37,8 @@ class Row:
     polarity: str  # "bright" or "dark"
     odd: tuple[float, float, float, float] | None = None
     separation: float = 0.0
+    odd_gaps: int = 0
+    turned: int = 0
 
 
 NO_ROW = Row(np.zeros((0, 2)), 0.0, 0.0, 0.0, "bright")
@@ -76,8 +80,8 @@ def find_row(image: np.ndarray, start: np.ndarray, end: np.ndarray) -> Row:
         return Row(_to_image(band, 0.0, columns, across), 0.0, 0.0, 0.0, polarity)
     gaps = np.diff(columns)
     median = float(np.median(gaps))
-    excess, sideways = gaps / median - 1, _off_line(columns, across) / median
-    at, aside = _odd(columns, across, excess, sideways)
+    excess, sideways = gaps / median - 1, off_line(columns, across) / median
+    at, aside = odd_place(columns, across, excess, sideways)
     half = np.abs(band.along) * FEATURE / 2 * median + np.abs(band.across) * (extent.stop - extent.start) / 2
     odd = _to_image(band, 0.0, np.array([at]), np.array([aside]))[0]
     return Row(
@@ -88,10 +92,11 @@ def find_row(image: np.ndarray, start: np.ndarray, end: np.ndarray) -> Row:
         polarity,
         (*(odd - half).tolist(), *(odd + half).tolist()),
         separation,
+        int((np.abs(excess) * 100 > ODD_GAP).sum()),
     )
 
 
-def _odd(columns: np.ndarray, across: np.ndarray, excess: np.ndarray, sideways: np.ndarray) -> tuple[float, float]:
+def odd_place(columns: np.ndarray, across: np.ndarray, excess: np.ndarray, sideways: np.ndarray) -> tuple[float, float]:
     """(column, row) of what deviates most: a feature out of line, a feature between a wide and a narrow gap, or the
     middle of a gap. excess (n - 1,), sideways (n,): in spacings."""
     if np.abs(sideways).max() >= np.abs(excess).max():
@@ -105,7 +110,7 @@ def _odd(columns: np.ndarray, across: np.ndarray, excess: np.ndarray, sideways: 
     return float(columns[k : k + 2].mean()), float(across[k : k + 2].mean())
 
 
-def _off_line(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def off_line(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Distance from the line through most points (Theil-Sen): one outlier does not tilt it."""
     i, j = np.triu_indices(len(x), 1)
     slope = np.median((y[j] - y[i]) / np.maximum(x[j] - x[i], 1e-6))

@@ -1,7 +1,8 @@
 """Blob analysis of what the crop tool has found: how large, how long, how solid (machine vision's oldest measurement).
 
 A drilled hole, a printed square and a speck of dust are as long as they are wide and fill their outline; a crack, a
-chip or a fibre are not. At eight pixels a small vision tower tells them apart poorly; a gradient-boosted tree over
+chip or a fibre are not. A find in the form of a printed sign is named as the priors name one, so that the two can be
+compared in words. At eight pixels a small vision tower tells them apart poorly; a gradient-boosted tree over
 these three numbers does better, AUROC 0.87 on categories it was not fitted on (docs/log.md).
 """
 
@@ -22,26 +23,48 @@ MAX_LONGER = 400  # %, beyond a line is a line; not in paper
 SIZES = (("tiny", 8), ("small", 16), ("medium", 40))  # px across up to which; larger is large; not in paper
 SOLID = 85  # % of its hull; below, an outline is ragged or open; not in paper
 FULL = 0.9  # of its filled outline; below, it encloses something; not in paper
-LENGTHS = (("round", 12), ("oval", 150))  # % longer than wide up to which; beyond, it is a line; not in paper
+ROUND = 12  # % longer than wide up to which; not in paper
+LENGTHS = (("round", ROUND), ("oval", 150))  # % longer than wide up to which; beyond, it is a line; not in paper
+BAR = (75, 130)  # % longer than wide, of a bar twice as long as wide; not in paper
+STRAIGHT = 30  # % fourfold up to which it is one: a rectangle so long has 17, an ellipse 46; not in paper
+CROSS = 50  # % fourfold from which a ragged round thing is a cross, which has 71; not in paper
 
 
 @dataclass(frozen=True)
 class Shape:
     """`across`: px, side of the square of the same area; `longer`: % by which the main axis exceeds the other one;
-    `solid`: % of its convex hull that it fills; `dark` against what is around; `hollow`: it encloses something else."""
+    `solid`: % of its convex hull that it fills; `dark` against what is around; `hollow`: it encloses something else;
+    `fourfold`: % of its fourth moment that four quarter turns leave (`_fourfold`)."""
 
     across: int
     longer: int
     solid: int
     dark: bool
     hollow: bool
+    fourfold: int
+
+    @property
+    def tone(self) -> str:
+        """Against what is around."""
+        return "dark" if self.dark else "bright"
+
+    @property
+    def name(self) -> str:
+        """`dark dot`, `bright ring`, `dark bar` or `bright cross`, say, by the words that the priors have for printed
+        signs; "" where it has the form of none. A small square is a dot to them too."""
+        even, solid = self.longer <= ROUND, self.solid >= SOLID and not self.hollow
+        if even:
+            form = "dot" if solid else "ring" if self.hollow else "cross" if self.fourfold >= CROSS else ""
+        else:
+            form = "bar" if solid and BAR[0] <= self.longer <= BAR[1] and self.fourfold <= STRAIGHT else ""
+        return form and f"{self.tone} {form}"
 
     @property
     def words(self) -> str:
-        """In four words, `tiny dark ragged oval` say: easier to reason with, and the same in every size."""
-        size, form = graded(self.across, SIZES, "large"), graded(self.longer, LENGTHS, "line")
+        """`small dark bar`, or `tiny dark ragged oval` where it has no name: easier to reason with than numbers."""
+        size, length = graded(self.across, SIZES, "large"), graded(self.longer, LENGTHS, "line")
         body = "hollow" if self.hollow else "solid" if self.solid >= SOLID else "ragged"
-        return f"{size} {'dark' if self.dark else 'bright'} {body} {form}"
+        return f"{size} {self.name or f'{self.tone} {body} {length}'}"
 
     @property
     def text(self) -> str:
@@ -73,6 +96,13 @@ def blob_shape(image: np.ndarray, blob: Window) -> Shape | None:
     return _at_peak(residual, int(y), int(x), max(x2 - x1, y2 - y1))
 
 
+def _fourfold(blob: np.ndarray) -> float:
+    """|sum of z^4| / sum of |z|^4 over a blob's pixels, z = x + iy from its centroid; blob: bool (H, W)."""
+    y, x = np.nonzero(blob)
+    z = (x - x.mean()) + 1j * (y - y.mean())
+    return float(abs((z**4).sum()) / max((abs(z) ** 4).sum(), 1e-9))
+
+
 def _at_peak(residual: np.ndarray, y: int, x: int, size: int) -> Shape | None:
     dark = bool(residual[y, x] < 0)
     residual = -residual if dark else residual
@@ -87,4 +117,6 @@ def _at_peak(residual: np.ndarray, y: int, x: int, size: int) -> Shape | None:
     found = regionprops((parts == own).astype(np.uint8))[0]
     longer = found.axis_major_length / max(found.axis_minor_length, 1e-3) - 1
     across, solid = max(round(np.sqrt(found.area) / zoom), 1), round(100 * found.solidity)
-    return Shape(across, min(round(100 * longer), MAX_LONGER), solid, dark, found.area < FULL * found.area_filled)
+    fourfold = round(100 * _fourfold(found.image))
+    hollow = bool(found.area < FULL * found.area_filled)
+    return Shape(across, min(round(100 * longer), MAX_LONGER), solid, dark, hollow, fourfold)

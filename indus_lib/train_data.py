@@ -24,10 +24,11 @@ from tqdm.auto import tqdm
 
 from .policies import Conversation
 from .processing import END_OF_TURN, IndusProcessor, images_of, render
-from .protocol import FINDING, NAMED, ROUTE, TOOL_NAMES
+from .protocol import FINDING, FORMS, NAMED, ROUTE, TOOL_NAMES
 
 IGNORED = -100  # label of a token that is not learnt
 GIVEN, SPOKEN, NAME, DECISION = range(4)  # what a token is
+BOX, MOST = 7, 30  # tokens of a box, four numbers with commas between; boxes told apart in a conversation
 SHARES = np.array([0, 0, 0.25, 1], np.float32)  # of the decision weight, by kind; not in paper
 
 
@@ -43,9 +44,9 @@ class Encoded:
             (`protocol.NAMED`); 0 on the rest, which follows from them.
         pixel_values: (patches, C * temporal * patch * patch), float16 to hold a corpus in memory, or float32.
         image_grid_thw: (images, 3) int64.
-        place: (T,) int8, 1 to 4 on the numbers of the box that the answer repeats from an observation, there and in the
-            answer; -1 on the numbers of an answer's box that no observation names; 0 on the rest, and everywhere if a
-            number is not one token of `number_ids`.
+        place: (T,) int8, on the numbers of the boxes that observations name, and where the answer repeats one of them:
+            1 to 4 for the first box, 5 to 8 for another one, and so on; -1 on the numbers of an answer's box that no
+            observation names; 0 on the rest, and on a box whose numbers are not tokens of `number_ids`.
         second: Whether only the second round is learnt (`rounds_apart`).
     """
 
@@ -86,7 +87,7 @@ def encode(conversation: Conversation, processor: IndusProcessor, *, dtype: torc
     ids = np.concatenate([np.asarray(ids, dtype=np.int64) for ids, _ in pieces])
     kind = np.concatenate([np.full(len(ids), kind) for ids, kind in pieces])
     ids, kind = _expand(ids, kind, pixels["image_grid_thw"], processor)
-    place = _places(ids, kind, number_ids(processor))
+    place = _places(ids, kind, processor)
     return Encoded(ids, kind != GIVEN, SHARES[kind], pixels["pixel_values"].to(dtype), pixels["image_grid_thw"], place)
 
 
@@ -96,16 +97,37 @@ def number_ids(processor: IndusProcessor) -> np.ndarray:
     return np.array([i[0] for i in found] if all(len(i) == 1 for i in found) else [], dtype=np.int64)
 
 
-def _places(ids: np.ndarray, kind: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+def name_ids(processor: IndusProcessor) -> np.ndarray:
+    """(4,) ids of `protocol.FORMS` inside a sentence; (0,) for a tokenizer that has no token of its own for each."""
+    found = [_ids(f" {name}", processor) for name in FORMS]
+    return np.array([i[0] for i in found] if all(len(i) == 1 for i in found) else [], dtype=np.int64)
+
+
+def goes_on(processor: IndusProcessor) -> np.ndarray:
+    """(V,) bool, whether a token goes on with the word before it, as `ted` does behind ` dot`."""
+    pieces = processor.tokenizer.convert_ids_to_tokens(list(range(len(processor.tokenizer))))
+    return np.array([piece is not None and piece[:1].isascii() and piece[:1].isalpha() for piece in pieces])
+
+
+def token(text: str, processor: IndusProcessor) -> int:
+    """The first token of a text."""
+    return _ids(text, processor)[0]
+
+
+def _places(ids: np.ndarray, kind: np.ndarray, processor: IndusProcessor) -> np.ndarray:
     """See `Encoded.place`. ids, kind (T,)."""
-    place = np.zeros(len(ids), np.int8)
-    at = np.flatnonzero((kind == NAME) & np.isin(ids, numbers))
-    if len(at) != 4 or (np.diff(at) != 2).any():  # four numbers, a comma between
+    place, numbers = np.zeros(len(ids), np.int8), number_ids(processor)
+    if len(ids) < BOX or not len(numbers):
         return place
-    box = ids[at[0] : at[3] + 1]
-    starts = np.flatnonzero((np.lib.stride_tricks.sliding_window_view(ids, len(box)) == box).all(1))
-    for start in starts:  # the answer's own, and where it was read
-        place[start : start + len(box) : 2] = range(1, 5) if len(starts) > 1 else -1
+    spans = np.lib.stride_tricks.sliding_window_view(ids, BOX)
+    kinds = np.lib.stride_tricks.sliding_window_view(kind, BOX)[:, ::2]
+    listed = np.isin(spans[:, ::2], numbers).all(1) & (spans[:, 1::2] == token(",", processor)).all(1)
+    answers = np.flatnonzero(listed & (kinds == NAME).all(1))
+    said = np.flatnonzero(listed & (kinds == GIVEN).all(1) & (np.arange(len(spans)) > int((kind != GIVEN).argmax())))
+    boxes = {tuple(spans[at]): k for k, at in reversed(list(enumerate(said[:MOST])))}
+    for at in (*said[:MOST], *answers):
+        k = boxes.get(tuple(spans[at]))
+        place[at : at + BOX : 2] = -1 if k is None else np.arange(4 * k + 1, 4 * k + 5)
     return place
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .factory import MECHANISMS, Category, members
+from .factory import Category, members
 from .factory_render import planned_defect
 
 SETS = ("mvtec", "visa", "mpdd", "dtd", "kolektorsdd", "pool")
@@ -22,12 +22,12 @@ MIX = {
     "mpdd": {"plain": 0.3, "geometric": 0.25, "faint": 0.2, "small": 0.15, "prior": 0.1},
     "dtd": {"faint": 0.45, "plain": 0.3, "small": 0.25},
     "kolektorsdd": {"small": 0.4, "faint": 0.3, "plain": 0.3},
-    "pool": dict.fromkeys(MECHANISMS, 0.2),
+    "pool": {"small": 0.256, "plain": 0.218, "faint": 0.191, "prior": 0.184, "geometric": 0.151},  # a part a product
 }
-COUNTS = {**dict.fromkeys(("mvtec", "visa", "mpdd", "dtd"), (300, 300)), "kolektorsdd": (150, 60), "pool": (1000, 1000)}
-"""(normal, anomalous) test images; parts for the pool, where each part is seen by three of the five cameras."""
+COUNTS = {**dict.fromkeys(("mvtec", "visa", "mpdd", "dtd"), (300, 300)), "kolektorsdd": (150, 60), "pool": (2000, 2000)}
+"""(normal, anomalous) test images; parts for the pool, where each part is seen by two of the five cameras."""
 TRAIN_GOOD = 4  # per category
-POOL_VIEWS = ((0, 1, 3), (0, 2, 4))
+POOL_VIEWS = ((0, 1), (0, 2), (0, 3), (0, 4))
 STAMP = "20260520"  # the place of Real-IAD's time stamp
 
 
@@ -127,7 +127,7 @@ def _pool(name: str, seed: int, scale: float) -> Iterator[Job]:
     for k, (category, mechanism, anomalous, part) in enumerate(part_plan(name, seed, scale)):
         number[category.name] += 1
         serial, split = number[category.name], "test" if category.held_out else "train"
-        for view in POOL_VIEWS[k % 2]:
+        for view in POOL_VIEWS[k % len(POOL_VIEWS)]:
             job = Job("", "", category.name, part, anomalous, mechanism)
             code = defect_of(job)
             folder = f"{category.name}/NG/{code}" if anomalous else f"{category.name}/OK"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from fastapi import Response
 from indus_lib import corpus, corpus_stats, images, loop, parsing, profiles, protocol, quality, teacher_endpoint
 from indus_lib.corpus_work import WorkLog
 from indus_lib.endpoint_policy import EndpointPolicy
-from indus_lib.episodes import Episode
+from indus_lib.episodes import Episode, ToolCall
 from indus_lib.figures_corpus import corpus_figures
 from indus_lib.policies import ScriptedPolicy
 from indus_lib.reply_cache import ReplyCache, request_key
@@ -79,6 +80,25 @@ def test_conversation_is_what_the_inspection_loop_would_build(built) -> None:
         for x, y in zip(a["content"], b["content"], strict=True):
             assert x["type"] == y["type"]
             assert np.array_equal(x["image"], y["image"]) if x["type"] == "image" else x["text"] == y["text"]
+
+
+def test_a_terse_answer_repeats_what_prior_and_crop_name(built) -> None:
+    folder, _, records = built
+    config, crop = profiles.get("tiny").inspection, ToolCall("crop", {"region": [0, 0, 1000, 1000]})
+    record = next(r for r in records if r["label"] and r["defect"] != "scratch" and len(r["messages"]) > 1)
+
+    def thought(*calls: ToolCall) -> str:
+        first = {**record["messages"][0], "calls": [asdict(c) | {"arguments": json.dumps(c.arguments)} for c in calls]}
+        talk = corpus.conversation(
+            {**record, "category": "push_button", "messages": [first, *record["messages"][1:]]},
+            folder,
+            config,
+            terse=True,
+        )
+        return talk[-1]["content"][0]["text"].partition("</think>")[0]
+
+    assert thought(crop) == "<think>see something"
+    assert thought(ToolCall("prior", {}), crop) == "<think>prior dot, crop dot, see something"
 
 
 def test_episode_survives_its_own_json(built) -> None:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from indus_lib import experiments, grounding, profiles
+from indus_lib import experiments, grounding, probes, profiles
 from indus_lib.samples import Sample
 
 P = profiles.get("smoke")
@@ -68,6 +68,43 @@ def test_runs_of_an_ablation_go_side_by_side_and_come_back_in_order(monkeypatch)
     read.clear()
     experiments.ablate(P, ("base", "sft"), 1)
     assert read == ["sets"]  # no RL, no pool: it need not be there
+
+
+def test_an_sft_model_is_known_without_encoding_the_corpus(monkeypatch, tmp_path):
+    """Until a record, a photograph or a setting is another one."""
+    photo, work, encoded, trained = tmp_path / "a.png", tmp_path / "work/corpus", [], []
+    work.mkdir(parents=True)
+    photo.write_bytes(b"1")
+    (work / "corpus.jsonl").write_text("a record")
+
+    def train(base, rows, out, *_, **options):
+        out.mkdir(parents=True, exist_ok=True)
+        trained.append(out.name)
+
+    monkeypatch.setattr(experiments, "folder", lambda profile: tmp_path)
+    monkeypatch.setattr(experiments, "_CURRENT", set())
+    monkeypatch.setattr(experiments, "encoded", lambda p, split="train", share=1.0: encoded.append((split, share)))
+    monkeypatch.setattr(experiments.corpus, "read", lambda path: [{}])
+    monkeypatch.setattr(experiments.corpus, "to_sample", lambda record, folder: SimpleNamespace(image=photo))
+    monkeypatch.setattr(experiments.sft, "train", train)
+    for _ in range(2):
+        assert experiments.train(P, "sft") == tmp_path / "work/models/sft-s0"
+    assert encoded == [("train", 1.0), ("val", 1.0)] and trained == ["sft-s0"]
+    experiments.train(P, "sft_25")
+    assert encoded[2:] == [("train", 0.25)]
+    photo.write_bytes(b"22")
+    experiments.train(P, "sft")
+    (work / "corpus.jsonl").write_text("another")
+    experiments.train(P, "sft")
+    experiments.train(replace(P, sft=replace(P.sft, epochs=2)), "sft")
+    assert trained == ["sft-s0", "sft_25-s0", *["sft-s0"] * 3]
+
+
+def test_parts_of_groups_come_back_by_group_in_order():
+    found = probes.in_parts(
+        lambda path, part, more: (path, part, more), "p", [([1, 2, 3], "a"), ([], "b"), ([4], "c")], 2, ""
+    )
+    assert found == [[("p", [1, 2], "a"), ("p", [3], "a")], [], [("p", [4], "c")]]
 
 
 def test_the_shipped_agent_is_a_run_like_others():

@@ -66,7 +66,7 @@ def test_sft_begins_with_it_once(base, tmp_path, monkeypatch):
     """A run that is killed and resumed keeps the tower that has learnt."""
     asked, lesson = [], looking.lesson
     monkeypatch.setattr(looking, "lesson", lambda *a, **k: asked.append(k["epochs"]) or lesson(*a, **k))
-    config = replace(world.PROFILE.sft, epochs=1, batch=8, restart=True, copying=0, looking=2)
+    config = replace(world.PROFILE.sft, epochs=1, batch=8, restart=True, looking=2)
     stop = RuntimeError("killed")
     with monkeypatch.context() as patch:
         patch.setattr(sft.training_runs, "finish", lambda *a, **k: (_ for _ in ()).throw(stop))

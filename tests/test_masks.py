@@ -145,7 +145,7 @@ def log_probabilities(model, batch):
 
 def weighing(weight: float, named_only: bool = False) -> SimpleNamespace:
     """What `compute_loss` asks of its trainer."""
-    return SimpleNamespace(_decision_weight=lambda: weight, withheld=0.0, named_only=named_only)
+    return SimpleNamespace(_decision_weight=lambda: weight, withheld=0.0, practised=0, named_only=named_only)
 
 
 def test_a_box_that_no_tool_named_can_be_left_unlearnt(samples, mini):
@@ -190,6 +190,14 @@ def test_the_finding_is_a_decision_and_its_sentence_is_not(samples, mini, before
     assert text.strip() == ("crack" if before else "see crack")
 
 
+def test_behind_a_name_the_finding_alone_is_a_decision(samples, mini):
+    """The name is read off an observation, and that no tool is asked is not in doubt in a second round."""
+    talk = world.conversation(samples[1], says=True, calls=False)[:1]
+    talk = protocol.add_assistant(talk, f"<think>prior dot, crop bar, see nothing</think>{protocol.final_text(False)}")
+    one = train_data.encode(talk, mini[1])
+    assert mini[1].tokenizer.decode(one.input_ids[one.decision == 1].tolist()).strip() == "nothing"
+
+
 def test_the_choice_of_tools_is_a_decision_and_their_arguments_are_not(samples, mini):
     calls = [{"name": "crop", "arguments": {"region": [0, 0, 500, 500]}}, {"name": "prior", "arguments": {}}]
     talk = world.conversation(samples[1], says=True, calls=False)[:1]
@@ -214,12 +222,16 @@ def test_a_terse_thought_is_weighed_where_it_says_what_it_sees(samples, mini):
     start = world.conversation(samples[0], says=True, calls=False)[:1]
     terse = protocol.add_assistant(start, protocol.LOOK)
     long = protocol.add_assistant(start, "<think>even all over</think>")
+    named = protocol.add_assistant(start, "<think>prior dot, crop bar, see")
     both = policy.margins([terse, long])
     with torch.no_grad():
         log_p = model(**policy.encode([terse], prompt=False)).logits[0, -1].log_softmax(-1)
     some, none = (processor.tokenizer.encode(w, add_special_tokens=False)[0] for w in protocol.FOUND)
     assert some != none and both[0] == pytest.approx((log_p[some] - log_p[none]).item(), abs=1e-4)
     assert both[1] == pytest.approx(policy.margins([long])[0], abs=1e-4)
+    with torch.no_grad():
+        log_p = model(**policy.encode([named], prompt=False)).logits[0, -1].log_softmax(-1)
+    assert policy.margins([named])[0] == pytest.approx((log_p[some] - log_p[none]).item(), abs=1e-4)
     blunt = LocalPolicy(*mini)  # its tokenizer spells both words, and begins them with the same space
     with pytest.raises(ValueError, match="no margin"):
         blunt.margins([terse])

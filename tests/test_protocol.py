@@ -6,7 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indus_lib import parsing, protocol, tools
+from indus_lib.episodes import ToolCall
 from indus_lib.parsing import parse_turn
+from indus_lib.terse_thoughts import terse, to_compare
+from indus_lib.tool_result import ToolResult
 
 words = (
     st.text(max_size=40).map(protocol.clean).filter(lambda t: not any(f"{f}:" in t for f in protocol.ROUTING_FIELDS))
@@ -145,21 +148,39 @@ def test_a_terse_turn_keeps_what_it_found_and_what_it_did() -> None:
     call = {"name": "crop", "arguments": {"region": [0, 0, 1000, 1000]}}
     first = protocol.format_turn1({"evidence": "see dark ring, fine grey part", "preliminary": "No"}, [call])
     last = protocol.format_final("see crack, the crop shows it", True, (10, 20, 30, 40), "crack")
-    assert protocol.terse(first) == "<think>unsure</think>" + protocol.tool_tail(call)
-    assert protocol.terse(last) == "<think>see something</think>" + protocol.final_text(True, (10, 20, 30, 40), "crack")
-    assert protocol.terse(protocol.terse(last)) == protocol.terse(last)
+    assert terse(first) == "<think>unsure</think>" + protocol.tool_tail(call)
+    assert terse(last) == "<think>see something</think>" + protocol.final_text(True, (10, 20, 30, 40), "crack")
+    assert terse(terse(last)) == terse(last)
     fine = protocol.format_final("see nothing, no mark in the crop", False)
-    assert protocol.terse(fine) == "<think>see nothing</think>" + protocol.final_text(False)
+    assert terse(fine) == "<think>see nothing</think>" + protocol.final_text(False)
     other = protocol.format_final("the crop shows it", False)
-    assert protocol.terse(other) == other
+    assert terse(other) == other
+    names = "prior dot, crop bar, "
+    named = terse(fine, names)
+    assert named == "<think>prior dot, crop bar, see nothing</think>" + protocol.final_text(False)
+    assert terse(named, names) == named and terse(first, names) == terse(first)
+    assert terse(last, names).startswith("<think>prior dot, crop bar, see something</think><location>")
+
+
+def test_a_find_is_compared_where_the_prior_was_asked_too() -> None:
+    crop = (ToolCall("crop", {}), ToolResult(True, "", details={"named": "dark bar"}))
+    prior = (ToolCall("prior", {}), ToolResult(True, "It carries a dark round dot. A bright ring is a wrong mark."))
+    unknown, empty = ((ToolCall(name, {}), ToolResult(True, "nothing is known")) for name in ("prior", "crop"))
+    assert to_compare([prior, crop]) == to_compare([crop, prior]) == "prior dot, crop bar, "
+    for results in ([crop], [prior], [prior, empty], [unknown, crop]):
+        assert to_compare(results) == ""
 
 
 def test_a_terse_turn_decides_before_its_thought_ends() -> None:
     for text in ("<think>see something</think><answer>Yes</answer>", "<think>see nothing</think><answer>No</answer>"):
         prefix = protocol.decision_prefix(text)
         assert prefix == protocol.LOOK and text.removeprefix(prefix).startswith(protocol.FOUND)
-    asked = protocol.terse(
-        protocol.format_turn1({"evidence": "see crack, a line"}, [{"name": "prior", "arguments": {}}])
-    )
+    asked = terse(protocol.format_turn1({"evidence": "see crack, a line"}, [{"name": "prior", "arguments": {}}]))
     assert protocol.decision_prefix(asked) == protocol.LOOK
-    assert protocol.decision_prefix("<think>see something else</think>") == "<think>see something else</think>"
+    for names in (f"prior {a}, crop {b}" for a in protocol.FORMS for b in protocol.FORMS):
+        for found in protocol.FOUND:
+            prefix = protocol.decision_prefix(f"<think>{names}, see{found}</think><answer>No</answer>")
+            assert prefix == f"<think>{names}, see" and protocol.looks(prefix)
+    for other in ("<think>see something else</think>", "<think>prior dot, crop line, see nothing</think>"):
+        assert protocol.decision_prefix(other) == other and not protocol.looks(other)
+    assert not protocol.looks("") and not protocol.looks(f"<think>{protocol.UNSURE}")

@@ -10,13 +10,12 @@ import pytest
 import torch
 import training_world as world
 
-from indus_lib import copying, protocol, sft, tiny_model, train_data, training_runs
+from indus_lib import practice, protocol, sft, tiny_model, train_data, training_runs
 from indus_lib.local_policy import LocalPolicy
 from indus_lib.processing import END_OF_TURN
 from indus_lib.tools import ToolResult
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
-NO_NUMBERS = torch.zeros(0, dtype=torch.long)
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +60,10 @@ def test_result_loads_by_path_and_speaks_the_format(trained, tmp_path):
     assert reply.text.startswith("<think>evidence: seen; preliminary:")
 
 
-def test_killed_run_resumes_to_the_same_weights(base, trained, tmp_path, monkeypatch):
-    """Interrupt in the second epoch, call again: bit for bit the uninterrupted run."""
-    out = tmp_path / "model"
+@pytest.mark.parametrize("practised", [0, 4])
+def test_killed_run_resumes_to_the_same_weights(base, tmp_path, monkeypatch, practised):
+    """Interrupt in the second epoch, call again: bit for bit the uninterrupted run, its practice too."""
+    out, config = tmp_path / "model", replace(world.PROFILE.sft, epochs=4, practice=practised)
     step_end = training_runs.Bar.on_step_end
 
     def killed(self, args, state, control, **kwargs):
@@ -72,14 +72,15 @@ def test_killed_run_resumes_to_the_same_weights(base, trained, tmp_path, monkeyp
             raise KeyboardInterrupt
 
     options = {"validation": base[1][:8], "save_steps": 4, "progress": False}
+    whole = sft.train(base[0], base[1], tmp_path / "whole", config, **options)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(training_runs.Bar, "on_step_end", killed)
-        sft.train(base[0], base[1], out, world.PROFILE.sft, **options)
+        sft.train(base[0], base[1], out, config, **options)
     assert not out.exists()  # nothing half-written
-    sft.train(base[0], base[1], out, world.PROFILE.sft, **options)
-    ours, theirs = weights(out), weights(trained)
+    sft.train(base[0], base[1], out, config, **options)
+    ours, theirs = weights(out), weights(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert losses(out) == losses(trained)
+    assert losses(out) == losses(whole)
 
 
 def test_finished_run_is_not_repeated_and_a_changed_one_is(base, tmp_path, monkeypatch):
@@ -206,9 +207,10 @@ def test_rounds_are_learnt_apart_and_some_without_the_photograph(base):
     assert sum(r.decision.sum() for r in rows) == sum(r.decision.sum() for r in whole)
     batch = train_data.collate(rows, processor.tokenizer.pad_token_id, processor.image_token_id)
     sizes = batch["image_grid_thw"].prod(-1).tolist()
-    before, after = (b["pixel_values"].split(sizes) for b in (batch, copying.withhold(batch, 1.0, NO_NUMBERS)))
+    redraw = practice.Redraw(processor)
+    before, after = (b["pixel_values"].split(sizes) for b in (batch, practice.withhold(batch, 1.0, redraw)))
     assert not after[1].any() and all(torch.equal(after[k], before[k]) for k in (0, 2, 3))  # 1: the second's photograph
-    assert torch.equal(copying.withhold(batch, 0.0, NO_NUMBERS)["pixel_values"], batch["pixel_values"])
+    assert torch.equal(practice.withhold(batch, 0.0, redraw)["pixel_values"], batch["pixel_values"])
 
 
 def test_a_repeated_box_lies_elsewhere_each_time(base):
@@ -222,13 +224,14 @@ def test_a_repeated_box_lies_elsewhere_each_time(base):
     talks = [protocol.add_assistant(seen, f"<think>see something</think>{text}") for text in texts]
     numbers = train_data.number_ids(processor)
     same, other = (train_data.encode(talk, processor) for talk in talks)
-    assert len(numbers) == 101 and not (other.place > 0).any()
+    assert len(numbers) == 101 and np.array_equal(other.input_ids[other.place > 0], numbers[[10, 20, 15, 29]])
     assert np.array_equal(other.input_ids[other.place < 0], numbers[[10, 20, 16, 29]])
     assert np.array_equal(same.input_ids[same.place > 0], numbers[[10, 20, 15, 29] * 2])
     rows = train_data.rounds_apart([same], processor)
     batch = train_data.collate([rows[1]] * 50, processor.tokenizer.pad_token_id, processor.image_token_id)
     torch.manual_seed(0)
-    moved = copying.withhold(batch, 1.0, torch.from_numpy(numbers))
+    redraw = practice.Redraw(processor)
+    moved = practice.withhold(batch, 1.0, redraw)
     at = batch["place"][0] > 0
     boxes = (moved["input_ids"][:, at].numpy()[..., None] == numbers).argmax(-1).reshape(50, 2, 4)
     assert (boxes[:, 0] == boxes[:, 1]).all() and len(np.unique(boxes[:, 0], axis=0)) > 40
@@ -236,8 +239,8 @@ def test_a_repeated_box_lies_elsewhere_each_time(base):
     learnt = moved["labels"] != train_data.IGNORED
     assert torch.equal(moved["labels"][learnt], moved["input_ids"][learnt])
     assert torch.equal(moved["input_ids"][:, ~at], batch["input_ids"][:, ~at])
-    seen = copying.withhold(batch, 0.0, torch.from_numpy(numbers))
+    seen = practice.withhold(batch, 0.0, redraw)
     assert torch.equal(seen["pixel_values"], batch["pixel_values"])  # with its photograph, too
     assert len(np.unique(seen["input_ids"][:, at].numpy(), axis=0)) > 40
     first = batch | {"second": torch.zeros(50, dtype=torch.bool)}
-    assert torch.equal(copying.withhold(first, 1.0, torch.from_numpy(numbers))["input_ids"], batch["input_ids"])
+    assert torch.equal(practice.withhold(first, 1.0, redraw)["input_ids"], batch["input_ids"])

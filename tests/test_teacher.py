@@ -127,6 +127,21 @@ def test_row_of_a_short_part_in_a_long_image_is_found(upright) -> None:
     assert row_search._windows(100, 200) == [(0, 0, 200, 100), (0, 0, 100, 100), (50, 0, 150, 100), (100, 0, 200, 100)]
 
 
+def test_rows_are_pointed_at_by_their_ends_or_through_the_middle() -> None:
+    image = np.full((200, 300, 3), 180, np.uint8)
+    for k in range(9):
+        image[95 + 60 : 107 + 60, 40 + 25 * k : 52 + 25 * k] = 40
+    for view, middle in ((image, [[100, 500], [900, 500]]), (image.transpose(1, 0, 2), [[500, 100], [500, 900]])):
+        drawn = np.ascontiguousarray(view)
+        scene = teacher_tools.Scene(None, drawn, sight.look(drawn))
+        calls = [teacher_tools.make_call("measure:row", scene, np.random.default_rng(k)) for k in range(40)]
+        points = [c["arguments"]["points"] for c in calls]
+        ends = [list(p) for p in read_best(drawn)[0].points]
+        assert 10 <= points.count(middle) <= 30 and points.count(middle) + points.count(ends) == 40
+        texts = {tools.run("measure", {"kind": "row", "points": p}, drawn).text[:14] for p in (middle, ends)}
+        assert texts == {"row elsewhere:", "row: 9 feature"}
+
+
 def test_quotas_are_even_and_within_what_there_is() -> None:
     assert teacher_plan.quotas({"a": 10, "b": 10, "c": 1}, 9) == {"a": 4, "b": 4, "c": 1}
     assert sum(teacher_plan.quotas({"a": 3, "b": 2}, 100).values()) == 5

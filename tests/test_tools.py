@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indus_lib import boxes, factory, images, readers, tools
+from indus_lib.row_blobs import find_blobs
 from indus_lib.tool_enhance import MAP_SIDE
 from indus_lib.tool_result import rounded
 from indus_lib.tool_row import find_row
@@ -305,9 +306,22 @@ def test_crop_tells_the_shape_of_what_it_found(sign: int) -> None:
         shape = result.details["shape"]
         numbers = [int(n) for n in re.findall(r"(\d+) (?:px across|% solid|% longer)", result.text)]
         assert numbers == [shape["across"], rounded(shape["solid"]), rounded(shape["longer"])]
+        named = "" if name == "line" else f"{'dark' if sign < 0 else 'bright'} dot"
+        assert result.details["named"] == named and named in result.text
     assert all(6 <= shapes[name]["across"] <= 8 and shapes[name]["longer"] < 14 for name in ("dot", "square"))
     assert all(shapes[name]["solid"] > 90 for name in ("dot", "square"))
     assert shapes["line"]["longer"] > 200 and 5 <= shapes["line"]["across"] <= 9
+
+
+def test_crop_says_how_clearly_its_find_stands_out() -> None:
+    said = []
+    for depth in (25, 45, 120):
+        plane = _surface()
+        plane[200:206, 150:156] -= depth
+        said.append(tools.run("crop", {"region": WHOLE}, _grey(plane)).text.rpartition(", ")[2])
+    grades = ["clarity low", "clarity medium", "clarity high", "clarity extreme"]
+    assert set(said) <= set(grades) and said == sorted(said, key=grades.index) and said[0] != said[2]
+    assert "clarity" not in tools.run("crop", {"region": WHOLE}, np.zeros((300, 300, 3), np.uint8)).text
 
 
 def test_numbers_are_said_as_coarsely_as_they_are_known() -> None:
@@ -355,7 +369,8 @@ def test_texture_shows_a_faint_stain_and_leaves_a_clean_face_flat() -> None:
     quiet, loud = (tools.run("enhance", {"method": "texture"}, _grey(p)) for p in (clean, stained))
     assert loud.details["peak"] > 1.5 * quiet.details["peak"]
     assert all(f"strength {rounded(10 * r.details['peak'])}, " in r.text for r in (quiet, loud))
-    assert quiet.text.endswith(", low") and not loud.text.endswith(", low")
+    grades = [r.text.partition("; ")[0].rpartition(", ")[2] for r in (quiet, loud)]
+    assert grades[0] == "low" and grades[1] != "low"
     part = tools.run("enhance", {"method": "texture", "region": [400, 0, 1000, 600]}, _grey(stained)).text
     assert _says_where(part, (215, 85, 285, 155))  # relative to the photograph, not to the region
 
@@ -429,7 +444,7 @@ def test_no_millimetres_without_a_scale(scale) -> None:
 def test_even_row_by_hand() -> None:
     result = tools.run("measure", {"kind": "row", "points": ENDS}, _bars(EVEN), mm_per_pixel=0.1)
     assert result.text.startswith(
-        "row: 9 features, spacing even, line straight, median spacing 30 px = 3 mm, largest gap deviation "
+        "row: 9 features, spacing even, line straight, no gap odd, median spacing 30 px = 3 mm, largest gap deviation "
     )
     assert result.details["deviation"] < 4 and result.details["offset"] < 4
     found = np.array(result.details["centres"])
@@ -478,7 +493,29 @@ def test_row_in_any_direction(angle: int) -> None:
 def test_no_row_in_noise_or_nothing() -> None:
     for image in (PLAIN, np.zeros((64, 64, 3), np.uint8)):
         result = tools.run("measure", {"kind": "row", "points": [[100, 500], [900, 500]]}, image)
-        assert result.ok and result.text == "row: no row of repeated features found"
+        assert result.ok and result.text == "row: no row of repeated features found; nothing else stands out"
+
+
+def test_a_plain_mark_is_told_beside_a_faint_one() -> None:
+    """The texture map holds back what shows without it: the words after it do not."""
+    surface = _grey(_surface())
+    marked = surface.copy()
+    cv2.line(marked, (60, 300), (110, 330), (20, 20, 20), 3)
+    clean, found = (tools.run("enhance", {"method": "texture"}, image) for image in (surface, marked))
+    assert clean.text.endswith("; nothing else stands out") and clean.details["besides"] == 0.0
+    told = found.text.partition("; ")[2]
+    assert told.startswith("besides ") and " dark " in told and _says_where(told, (58, 298, 112, 332), least=0.3)
+    assert found.details["besides"] >= 5.0 and "besides" not in tools.run("enhance", {"method": "clahe"}, marked).text
+
+
+def test_a_mark_beside_a_row_is_told_and_its_features_are_not() -> None:
+    image, points = _bars(EVEN), {"kind": "row", "points": ENDS}
+    marked = image.copy()
+    cv2.circle(marked, (300, 320), 9, (10, 10, 10), -1)
+    alone, beside = (tools.run("measure", points, i).text for i in (image, marked))
+    assert alone.endswith("; nothing else stands out")
+    first, _, told = beside.partition("; ")
+    assert first == alone.partition("; ")[0] and _says_where(told, (291, 311, 310, 330), least=0.5)
 
 
 def test_row_is_found_where_the_points_miss_it() -> None:
@@ -487,6 +524,87 @@ def test_row_is_found_where_the_points_miss_it() -> None:
     away = tools.run("measure", {"kind": "row", "points": [[100, 900], [900, 930]]}, image)
     assert there.text.startswith("row: 9 features") and away.text.startswith("row elsewhere: 9 features")
     np.testing.assert_allclose(away.details["centres"], there.details["centres"], atol=1.5)
+
+
+CORNERS = ((-1, -1), (-1, 1), (1, 1), (1, -1))
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    n=st.integers(6, 14),
+    pitch=st.integers(12, 17),
+    shape=st.sampled_from([(224, 544), (544, 224), (640, 256), (384, 384)]),
+    colours=st.sampled_from(
+        [((40, 80, 200), (0, 0, 0)), ((60, 60, 60), (190, 190, 190)), ((200, 190, 90), (30, 40, 90))]
+    ),
+    long=st.sampled_from([0, 60]),
+    turn=st.sampled_from([-8, 0, 7, 35, 82, 90]),
+    joined=st.booleans(),
+)
+def test_row_of_blobs_is_found_whatever_it_is_like(n, pitch, shape, colours, long, turn, joined) -> None:
+    """Dots and pins, dark and bright, in long images, at any angle, hung on a wire or not."""
+    height, width = shape
+    image = np.full((height, width, 3), colours[0], np.uint8)
+    t = np.radians(turn)
+    unit, normal = np.array([np.cos(t), np.sin(t)]), np.array([-np.sin(t), np.cos(t)])
+    pitch = (
+        min(pitch, int((min(shape) - 30) / n))
+        if turn not in (0, 90) or turn == (0 if height > width else 90)
+        else pitch
+    )
+    centres = np.array([width, height]) / 2 + (np.arange(n) - (n - 1) / 2)[:, None] * pitch * unit
+    for c in centres:
+        if long:
+            corners = [
+                c + p * normal * long / 2 + q * unit * 0.2 * pitch for p, q in ((-1, -1), (-1, 1), (1, 1), (1, -1))
+            ]
+            cv2.fillPoly(image, [np.round(corners).astype(np.int32)], colours[1])
+        else:
+            cv2.circle(image, tuple(np.round(c).astype(int).tolist()), int(0.28 * pitch), colours[1], -1)
+    if joined:
+        ends = [tuple(np.round(centres[k]).astype(int).tolist()) for k in (0, -1)]
+        cv2.line(image, *ends, tuple((np.array(colours[0]) * 0.85 + np.array(colours[1]) * 0.15).tolist()), 1)
+    row = find_blobs(image)
+    assert (
+        row is not None and len(row.centres) == n and row.median == pytest.approx(pitch, abs=1.1)
+    )  # drawn on whole px
+    assert row.odd_gaps == row.turned == 0
+    assert row.polarity == ("bright" if sum(colours[1]) > sum(colours[0]) else "dark")
+    near = find_blobs(image, np.array([width, height]) / 2 - 70 * unit, np.array([width, height]) / 2 + 70 * unit)
+    assert near is not None and len(near.centres) == n  # a stretch of it points at it as well as its ends do
+
+
+def test_row_counts_what_is_odd() -> None:
+    """One odd gap lacks a feature, two have one out of place; a leaning one is turned; and it is said in words."""
+
+    def said(image: np.ndarray) -> str:
+        return tools.run("measure", {"kind": "row", "points": ENDS}, image).text
+
+    assert "line straight, one gap odd, median" in said(_bars(EVEN[:4] + EVEN[5:]))
+    along, sideways = (
+        [(x + p * (k == 4), q * (k == 4)) for k, (x, _) in enumerate(EVEN)] for p, q in ((10, 0), (0, 10))
+    )
+    assert "line straight, two gaps odd, median" in said(_bars(along))
+    assert ", no gap odd, median" in said(_bars(sideways))
+    leaning = _bars(EVEN[:4] + EVEN[5:])
+    x, level = round(EVEN[4][0]), int(leaning[190, round(EVEN[0][0])].max())
+    cv2.fillPoly(leaning, [np.array([[x - 13, 210], [x - 4, 210], [x + 12, 170], [x + 3, 170]])], (level, level, level))
+    assert ", no gap odd, one feature turned, median" in said(leaning)
+
+
+def test_row_grown_together_is_taken_apart() -> None:
+    """Two that touch are two: one gap too narrow, one too wide."""
+    row = find_blobs(_bars([(x - 22 * (k == 4), dy) for k, (x, dy) in enumerate(EVEN)]))
+    assert row is not None and len(row.centres) == 9 and row.odd_gaps == 2
+    assert row.deviation == pytest.approx(73, abs=8)
+
+
+def test_no_row_along_a_border_or_in_a_grid() -> None:
+    plate = np.full((300, 300, 3), 60, np.uint8)
+    plate[40:260, 60:250] = 170
+    grid = np.full((300, 300, 3), 160, np.uint8)
+    grid.reshape(20, 15, 20, 15, 3)[:, 4:10, :, 4:10] = 60
+    assert find_blobs(plate) is None and find_blobs(grid) is None and find_blobs(PLAIN) is None
 
 
 def test_row_separates_factory_rows() -> None:

@@ -56,7 +56,7 @@ def test_no_image_of_the_pool_is_an_image_of_a_stand_in() -> None:
 
 def test_the_pool_overlaps_on_purpose_and_validates_on_products_of_its_own() -> None:
     plan = worlds_plan.jobs("pool", 0, 1.0)
-    assert 4400 <= len(plan) <= 6000
+    assert len(plan) == 8000
     assert set(factory.OVERLAPPING) <= {j.category for j in plan}
     split = collections.defaultdict(set)
     for job in plan:

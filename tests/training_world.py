@@ -20,7 +20,16 @@ CALL = {"name": "enhance", "arguments": {"method": "clahe"}}
 PROFILE = replace(
     profiles.get("tiny"),
     inspection=replace(profiles.get("tiny").inspection, max_new_tokens=40),
-    sft=replace(profiles.get("tiny").sft, epochs=20, batch=8, learning_rate=1e-2, looking=0, named_only=False),
+    sft=replace(
+        profiles.get("tiny").sft,
+        epochs=20,
+        batch=8,
+        learning_rate=1e-2,
+        looking=0,
+        reading=0,
+        practice=0,
+        named_only=False,
+    ),
     grpo=replace(profiles.get("tiny").grpo, prompts=4, steps=3, learning_rate=3e-3, beta=0.0),
 )
 
