@@ -210,8 +210,8 @@ def _write(
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-def read(path: Path | str, split: str | None = None) -> list[Record]:
-    """Records of a `corpus.jsonl` or the folder that holds it.
+def read(path: Path | str, split: str | None = None, share: float = 1.0) -> list[Record]:
+    """Records of a `corpus.jsonl` or the folder that holds it: the first `share` of the split, at least one.
 
     Raises:
         ValueError: A line that is no record, or another schema version.
@@ -228,7 +228,8 @@ def read(path: Path | str, split: str | None = None) -> list[Record]:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}, line {number}: not a corpus record ({error})") from error
         records.append(record)
-    return [r for r in records if split is None or r["split"] == split]
+    records = [r for r in records if split is None or r["split"] == split]
+    return records[: max(int(len(records) * share), 1)]
 
 
 def to_sample(record: Record, folder: Path | str) -> Sample:
@@ -273,7 +274,7 @@ def run_calls(sample: Sample, calls: Sequence[ToolCall], image: Any = None) -> l
 
 def conversation(
     record: Record, folder: Path | str, config: Inspection, *, terse: bool = False,
-    offer: Sequence[str] = protocol.TOOL_NAMES,
+    offer: Sequence[str] = protocol.TOOL_NAMES, suspicion: str = "",
 ) -> Conversation:  # fmt: skip
     """The whole trajectory with the tokens of the inspection loop: what SFT trains on.
 
@@ -283,6 +284,7 @@ def conversation(
         config: The profile's `inspection`: wording of the instruction, size of the shown image.
         terse: Thoughts are cut to their finding (`terse_thoughts.terse`).
         offer: The tools that the instruction names.
+        suspicion: Level that a terse first thought names.
     """
     sample, turns = to_sample(record, folder), to_turns(record)
     image = images.load_image(sample.image, sample.tile)
@@ -290,7 +292,8 @@ def conversation(
     talk = protocol.start(shown(image, config.max_side), question)
     names = ""
     for turn in turns:
-        talk = protocol.add_assistant(talk, terse_thoughts.terse(turn.text, names) if terse else turn.text)
+        said = terse_thoughts.terse(turn.text, names, suspicion) if terse else turn.text
+        talk = protocol.add_assistant(talk, said)
         if turn.calls:
             results = run_calls(sample, turn.calls, image)
             names, talk = terse_thoughts.to_compare(results), protocol.add_observation(talk, results)

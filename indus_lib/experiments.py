@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from . import comparisons, corpus, grpo, loop, profiles, readers, sft, train_data, training_runs
+from . import comparisons, corpus, grpo, loop, profiles, readers, sft, suspicion, train_data, training_runs
 from .episodes import Episode, is_kept, keep_episodes, read_episodes
 from .local_policy import LocalPolicy
 from .processing import load_processor
@@ -107,11 +107,14 @@ def _encoded(
     profile: Profile, split: str, base: str, changed: int, share: float
 ) -> tuple[train_data.Encoded, ...]:  # fmt: skip
     work = folder(profile) / "work/corpus"
-    records = corpus.read(work, split)
-    records = records[: max(int(len(records) * share), 1)]
+    records = corpus.read(work, split, share)
+    of_all = share if split == "train" else 1.0
+    levels = suspicion.of_corpus(work, base, profile.inspection.max_side, of_all) if profile.sft.suspicion else {}
     offers = (train_data.offered((c.name for t in corpus.to_turns(r) for c in t.calls), r["id"]) for r in records)
     talks = (
-        corpus.conversation(r, work, profile.inspection, terse=profile.sft.terse, offer=offer)
+        corpus.conversation(
+            r, work, profile.inspection, terse=profile.sft.terse, offer=offer, suspicion=levels.get(r["id"], "")
+        )
         for r, offer in zip(records, offers, strict=True)
     )
     found = train_data.encode_all(

@@ -11,6 +11,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ BATCH, WARMUP = 32, 50  # photographs, steps
 DROPPED = 0.3  # share of the patches that a step leaves out, so that no place is learnt by heart
 RATE, HEAD_RATE, WEIGHT_DECAY = 3e-4, 1e-3, 0.05
 QUERIES = 4
+NONE = -1  # where a turn has fewer decisions than others
 SHARES, TOWER = "looked.json", "tower.safetensors"  # what the lesson leaves in a work folder
 
 
@@ -71,38 +73,39 @@ def lesson(visual: Any, corpus: Sequence[Encoded], *, epochs: int, seed: int, pr
         progress: Whether to show a bar.
 
     Returns:
-        Share of the photographs whose decision was told, at each step.
+        Share of the photographs whose decisions were all told, at each step.
     """
     generator = np.random.default_rng(seed)
-    decided = [decisions(one) for one in corpus]
-    choices = sorted(set(decided))
-    targets = torch.tensor([choices.index(d) for d in decided])
+    decided = list(zip(*zip_longest(*map(decisions, corpus), fillvalue=NONE), strict=True))  # by photograph
+    choices = [sorted(set(tokens)) for tokens in zip(*decided, strict=True)]  # by decision
+    targets = torch.tensor([[own.index(t) for own, t in zip(choices, d, strict=True)] for d in decided])
     batches = [rows for _ in range(epochs) for rows in _batches(corpus, generator)]
     learning = [p for part in (*visual.blocks[-BLOCKS:], visual.merger) for p in part.parameters()]
     visual.requires_grad_(False)
     for weight in learning:
         weight.requires_grad_(True)
-    head = Head(learning[-1].numel(), len(choices)).to(learning[-1].device)
+    head = Head(learning[-1].numel(), sum(map(len, choices))).to(learning[-1].device)
     groups = [{"params": learning, "lr": RATE}, {"params": head.parameters(), "lr": HEAD_RATE}]
     optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
     schedule = get_cosine_schedule_with_warmup(optimizer, min(WARMUP, len(batches) // 2), len(batches))
     shares = []
     bar = tqdm(batches, desc="SFT: looking", disable=not progress, unit="step")
     for rows in bar:
-        logits = head(_patches(visual, [corpus[k] for k in rows], generator))
-        right = targets[rows].to(logits.device)
+        logits = head(_patches(visual, [corpus[k] for k in rows], generator)).split([*map(len, choices)], 1)
+        right = targets[rows].to(logits[0].device)
         optimizer.zero_grad()
-        cross_entropy(logits, right).backward()
+        sum(cross_entropy(own, due) for own, due in zip(logits, right.T, strict=True)).backward()
         optimizer.step()
         schedule.step()
-        shares.append(float((logits.argmax(1) == right).float().mean()))
+        told = torch.stack([own.argmax(1) for own in logits], 1) == right
+        shares.append(float(told.all(1).float().mean()))
         bar.set_postfix(told=f"{shares[-1]:.2f}", refresh=False)
     visual.requires_grad_(False)
     return shares
 
 
 def decisions(one: Encoded) -> tuple[int, ...]:
-    """Tokens of what the first turn decides: to ask or to answer, and which tools."""
+    """Tokens of what the first turn decides: to ask or to answer, how suspicious it is, and which tools."""
     first = slice(one.first_turn)
     return tuple(one.input_ids[first][one.decision[first] == 1].tolist())
 

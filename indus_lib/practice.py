@@ -5,9 +5,10 @@ which is worth nothing on a product it has not seen (docs/log.md). So nothing ca
 an observation names lie elsewhere each time (`Redraw`), forms have each other's names, and in some answers the finding
 is turned round, so that what follows comes from it alone.
 
-`Practice` holds the second rounds of a corpus without first turn and pictures, every token at the position that it has
-in its conversation: what is looked up at one distance is not found at another. It is taught before SFT (`lesson`) and
-beside each of its batches (`loss`), since what is not practised is forgotten within an epoch. Not in the paper.
+`Practice` holds the second rounds of a corpus without pictures, and of the first turn its suspicion alone, every token
+at the position that it has in its conversation: what is looked up at one distance is not found at another. It is taught
+before SFT (`lesson`) and beside each of its batches (`loss`), since what is not practised is forgotten within an epoch.
+Not in the paper.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ def _blanked(inputs: dict[str, Any], share: float) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Answer:
-    """One second round. `kept` (t,): indices of its words; `named`: index of what a prior names and those of what a
-    crop found, if both have a name; the rest (T,) of the whole conversation."""
+    """One second round. `kept` (t,): indices of its words and of the first turn's suspicion; `named`: index of what a
+    prior names and those of what a crop found, if both have a name; the rest (T,) of the whole conversation."""
 
     kept: torch.Tensor
     named: tuple[int, list[int]] | None
@@ -118,6 +119,7 @@ class Practice:
         self.processor, self.redraw = processor, Redraw(processor)
         self.found = torch.tensor([token(f, processor) for f in protocol.FOUND])
         self.branch = torch.tensor([token(b, processor) for b in protocol.BRANCH])
+        self.levels = np.array([token(f" {level}", processor) for level in protocol.SUSPICIONS])
         self.rows = [one for one in corpus if one.mask[one.first_turn :].any()]
         self.answers = [self._answer(model, one, weight) for one in self.rows]
         self.compared = [k for k, answer in enumerate(self.answers) if answer.named]
@@ -240,6 +242,7 @@ class Practice:
     def _answer(self, model: Any, one: Encoded, weight: float) -> _Answer:
         image = one.input_ids == self.processor.image_token_id
         second = np.arange(len(one)) >= one.first_turn
+        suspected = ~second & (one.decision == 1) & np.isin(one.input_ids, self.levels)
         copied = (one.place > 0) | np.isin(one.input_ids, self.redraw.names)
         decided = np.where(copied, 1.0, one.decision)  # what is copied counts as much as what is found
         weights = (one.mask & second & (one.place >= 0)) * (1 + (weight - 1) * decided)
@@ -253,7 +256,7 @@ class Practice:
         finding = (one.decision == 1) & one.mask & second & np.isin(one.input_ids, self.found)
         asked = 1 * ((one.place > 0) & one.mask) + 2 * (finding & bool(named))
         return _Answer(
-            torch.from_numpy(np.flatnonzero(second & ~image)),
+            torch.from_numpy(np.flatnonzero((second & ~image) | suspected)),
             named,
             torch.from_numpy(weights.astype(np.float32)),
             torch.from_numpy(finding),

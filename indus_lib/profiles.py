@@ -71,6 +71,7 @@ class SFT:
     vision_rate: float = 0.0  # learning rate of the vision tower / of the rest, 0 = frozen; not in paper
     terse: bool = False  # thoughts cut to what they find, for a model too small for the sentences; not in paper
     restart: bool = False  # the language model starts anew, only the tower is the base's (docs/log.md); not in paper
+    suspicion: bool = False  # a terse first thought says how suspicious the photograph looks; not in paper
     looking: int = 0  # epochs in which the tower first learns what a photograph asks for; not in paper
     reading: int = 0  # steps in which a language model that starts anew first learns answers in words; not in paper
     practice: int = 0  # answers in words that are learnt beside every batch; not in paper
@@ -130,6 +131,7 @@ TINY = Profile(
         max_length=640,
         terse=True,
         restart=True,
+        suspicion=True,
         looking=2,
         reading=300,
         practice=24,

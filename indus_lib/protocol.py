@@ -37,6 +37,8 @@ ROUTE = re.compile(rf'<think>({UNSURE}|see)\b|"name":\s*"(\w+)"')
 """Where a turn chooses: to ask or to answer, in the first group (terse turns alone), and which tool, in the second."""
 NAMED = re.compile(r"<location>\[(\d+),(\d+),(\d+),(\d+)\]|<type>([^<]+)")
 """What an answer names, in the groups: where it is and what."""
+SUSPECTED = re.compile(rf"<think>{UNSURE}, suspicion:( \w+)")
+"""How suspicious a terse turn finds what it sees before it asks (`terse_thoughts.terse`)."""
 MARGIN_PREFIX = "<answer>"
 """The text right before the answer token."""
 BRANCH = ("<location>", "<answer>")
@@ -45,7 +47,7 @@ already taken here, one or more tokens before `<answer>`: see `decision_prefix`.
 LOOK = "<think>see"
 FOUND = (" something", " nothing")
 """How a terse thought begins where it repeats no name, and what may follow: there the verdict is taken (`terse`)."""
-_TERSE = re.compile(rf"(<think>{_NAMES}see)(?:{'|'.join(FOUND)})|<think>{UNSURE}")
+_TERSE = re.compile(rf"(<think>{_NAMES}see)(?:{'|'.join(FOUND)})|<think>{UNSURE}(?:, suspicion: \w+)?")
 
 _FULL = """You inspect a photograph of one industrial product or surface and decide whether it is anomalous. There is \
 no reference image: judge from what is visible and from what the tools return.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .protocol import FINDING, FORM, FOUND, THINK_CLOSE, THINK_OPEN, UNSURE
+from .protocol import FINDING, FORM, FOUND, THINK_CLOSE, THINK_OPEN, UNSURE, routing_text
 
 
 def to_compare(results: Iterable[tuple[Any, Any]]) -> str:
@@ -16,17 +16,19 @@ def to_compare(results: Iterable[tuple[Any, Any]]) -> str:
     return f"prior {due[0]}, crop {found[0]}, " if due and found else ""
 
 
-def terse(text: str, names: str = "") -> str:
+def terse(text: str, names: str = "", suspicion: str = "") -> str:
     """A turn whose thought is cut to `see something` or `see nothing`, or to `unsure` where it asks a tool; as it is
-    without a finding. The `names` that are to be compared (`to_compare`) are repeated first.
+    without a finding. The `names` that are to be compared (`to_compare`) are repeated first, and behind `unsure` stands
+    the level of `suspicion`, if there is one (`suspicion.levels`).
 
     For a model of five million parameters: sentences drawn at random were most of its loss, and where twenty kinds
-    share the probability of a fault, "nothing" wins every greedy choice (docs/log.md). A hunch before a call is left
-    out: on the corpus it goes with the label, and a model that leans on it has nothing where it has no hunch itself.
+    share the probability of a fault, "nothing" wins every greedy choice (docs/log.md). The teacher's own hunch before a
+    call is left out: on the corpus it goes with the label, and who leans on it has nothing where there is no hunch.
     """
     found, rest = FINDING.search(text), text[text.find(THINK_CLOSE) :]
     if found is None:
         return text
     if "<call_tool>" in rest:
-        return THINK_OPEN + UNSURE + rest
+        level = f", {routing_text({'suspicion': suspicion})}" if suspicion else ""
+        return THINK_OPEN + UNSURE + level + rest
     return THINK_OPEN + names + "see" + FOUND[found[1].strip() == FOUND[1].strip()] + rest

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from .policies import Conversation
 from .processing import END_OF_TURN, IndusProcessor, images_of, render
-from .protocol import FINDING, FORMS, NAMED, ROUTE, TOOL_NAMES
+from .protocol import FINDING, FORMS, NAMED, ROUTE, SUSPECTED, TOOL_NAMES
 
 IGNORED = -100  # label of a token that is not learnt
 GIVEN, SPOKEN, NAME, DECISION = range(4)  # what a token is
@@ -40,8 +40,8 @@ class Encoded:
         input_ids: (T,) int64, image placeholders expanded.
         mask: (T,) bool, True on what the agent generated.
         decision: (T,) float32, 1 where the agent chooses: what a thought says first that it sees (`protocol.FINDING`),
-            whether to ask and which tool (`protocol.ROUTE`); 0.25 where it names a place or a type
-            (`protocol.NAMED`); 0 on the rest, which follows from them.
+            how suspicious it is (`protocol.SUSPECTED`), whether to ask and which tool (`protocol.ROUTE`); 0.25 where it
+            names a place or a type (`protocol.NAMED`); 0 on the rest, which follows from them.
         pixel_values: (patches, C * temporal * patch * patch), float16 to hold a corpus in memory, or float32.
         image_grid_thw: (images, 3) int64.
         place: (T,) int8, on the numbers of the boxes that observations name, and where the answer repeats one of them:
@@ -155,7 +155,8 @@ def _kinds(text: str, count: int, processor: IndusProcessor) -> np.ndarray:
     """(count,) kinds of a turn's tokens; places are counted by tokenising what stands before them."""
     kinds = np.full(count, SPOKEN)
     named = [(m, group) for m in NAMED.finditer(text) for group in range(1, NAMED.groups + 1) if m[group] is not None]
-    chosen = [(m, m.lastindex) for m in (FINDING.search(text), *ROUTE.finditer(text)) if m is not None]
+    told = (FINDING.search(text), SUSPECTED.search(text), *ROUTE.finditer(text))
+    chosen = [(m, m.lastindex) for m in told if m is not None]
     for kind, found in ((NAME, named), (DECISION, chosen)):
         for match, group in found:
             first, end = (_tokens_before(text, at, processor) for at in match.span(group))
