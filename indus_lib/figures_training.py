@@ -139,8 +139,8 @@ def loss_curve(runs: Mapping[str, Sequence[Row]]) -> Figure:
             axes.plot(steps, values, "o--", color=f"C{number}", label=f"{name}, validation")
     axes.set(
         xlabel="step",
-        ylabel="nats per generated token, weighted as in training",
-        title="SFT loss (generated tokens only; while training, with the practice beside it)",
+        ylabel="nats per generated token, weighted",
+        title="SFT loss, the training's with practice beside",
     )
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
