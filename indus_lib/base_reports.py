@@ -32,7 +32,7 @@ def of_crop(result: ToolResult, marks: Sequence[Mark], shape: tuple[int, ...]) -
 
 def of_map(result: ToolResult, marks: Sequence[Mark], shape: tuple[int, ...]) -> Report | None:
     """The same of an enhanced map and its strongest response."""
-    return _at(_asked(result.text), marks, shape, "the strongest")
+    return _at(result.text, marks, shape, "the strongest")
 
 
 def of_row(scene: BaseScene, image: np.ndarray) -> Report | None:
@@ -50,6 +50,7 @@ def of_row(scene: BaseScene, image: np.ndarray) -> Report | None:
 
 
 def _at(text: str, marks: Sequence[Mark], shape: tuple[int, ...], what: str) -> Report | None:
+    text = _asked(text)
     box = _box(text)
     if not box:
         return None

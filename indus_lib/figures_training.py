@@ -117,8 +117,8 @@ def _panel(
 
 
 def loss_curve(runs: Mapping[str, Sequence[Row]]) -> Figure:
-    """SFT loss of one or several runs (name -> rows), training as lines, validation as dots; beside it the lessons
-    (`LESSONS`) of runs that had any."""
+    """SFT loss of one or several runs (name -> rows), training as lines (with what is practised beside, where
+    `SFT.practice` is set), validation as dots; beside it the lessons (`LESSONS`) of runs that had any."""
     lessons = [name for name in LESSONS if any(len(series(rows, name)[1]) for rows in runs.values())]
     figure = Picture(figsize=(7 + 3 * len(lessons), 4), layout="constrained")
     ratios = [1] * len(lessons) + [2]
@@ -140,7 +140,7 @@ def loss_curve(runs: Mapping[str, Sequence[Row]]) -> Figure:
     axes.set(
         xlabel="step",
         ylabel="nats per generated token, weighted",
-        title="SFT loss, the training's with practice beside",
+        title="SFT loss (generated tokens only)",
     )
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)

@@ -180,15 +180,11 @@ def train(
         return out
     work, checkpoint = training_runs.open_work(out, run)
     set_seed(seed)
-    model, processor, looked = _prepare(
-        base, corpus, validation, config, work, seed=seed, lora=lora, dtype=dtype, progress=progress
-    )
-    needed = config.withheld or config.reading or config.practice
-    words = practice.Practice(model, processor, corpus, config.decision_weight) if needed else None
-    if words and not checkpoint:  # a checkpoint has had them
-        rate, steps = config.learning_rate, config.reading
-        courses = words.lesson(model, steps=steps, size=READ, rate=rate, progress=progress) if steps else {}
-        (work / WORDS).write_text(json.dumps(courses))
+    options = {"seed": seed, "lora": lora, "dtype": dtype, "progress": progress}
+    model, processor, looked = _prepare(base, corpus, validation, config, work, **options)
+    words = _words(model, processor, corpus, config)
+    if words and not checkpoint:  # a checkpoint has had the lesson
+        _hold(words, model, config, work, progress)
     arguments = _arguments(work, config, model, seed, save_steps, bool(validation))
     rows = rounds_apart(corpus, processor) if config.withheld else corpus
     trainer = _trainer(model, processor, arguments, config, words, rows, validation, progress)
@@ -196,10 +192,23 @@ def train(
     trainer.train(resume_from_checkpoint=checkpoint)
     facts |= {
         "stage": "sft", "run": run, "base": Path(base).name, "seconds_since_resume": time.perf_counter() - start,
-        "conversations": len(corpus), "learnt_tokens": int(sum(one.mask.sum() for one in corpus)),
-        "looked": looked, **(json.loads((work / WORDS).read_text()) if words else {}),
+        "conversations": len(corpus), "learnt_tokens": int(sum(one.mask.sum() for one in corpus)), "looked": looked,
+        **(json.loads((work / WORDS).read_text()) if words else {}),
     }  # fmt: skip
     return training_runs.finish(trainer, base, processor, out, facts, lora=lora)
+
+
+def _words(model: Any, processor: Any, corpus: Sequence[Encoded], config: SFT) -> practice.Practice | None:
+    """What is practised in words, for a configuration that practises or redraws anything."""
+    needed = config.withheld or config.reading or config.practice
+    return practice.Practice(model, processor, corpus, config.decision_weight) if needed else None
+
+
+def _hold(words: practice.Practice, model: Any, config: SFT, work: Path, progress: bool) -> None:
+    """The lesson in words, if there is one; its course goes to the work folder."""
+    rate, steps = config.learning_rate, config.reading
+    courses = words.lesson(model, steps=steps, size=READ, rate=rate, progress=progress) if steps else {}
+    (work / WORDS).write_text(json.dumps(courses))
 
 
 def _check(corpus: Sequence[Encoded], config: SFT, lora: bool) -> None:

@@ -29,6 +29,7 @@ from indus_lib.base_language import FIRST, Talks, Turn
 from indus_lib.base_talk import ADJECTIVES, GLYPHS, NAMES, NOTHING, YES_OR_NO, Facts, Report, Seen, talk
 from indus_lib.factory_marks import Mark
 from indus_lib.processing import StandardisedImageProcessor
+from indus_lib.tool_result import ToolResult
 from indus_lib.train_data import IGNORED as UNLEARNT
 
 FEW = base_training.BaseConfig(
@@ -162,6 +163,10 @@ def test_what_a_tool_found_is_what_was_drawn_there() -> None:
     elsewhere = [Mark("crack", (20, 20, 30, 30), np.roll(mask, (-60, -80), (0, 1)), -90.0)]
     assert base_reports.of_crop(result, elsewhere, image.shape).told == NOTHING  # type: ignore[union-attr]
     assert base_reports.of_crop(tool_crop.crop(image * 0, (0, 0, 1000, 1000)), marks, image.shape) is None
+    said = "strongest at [500,400,560,450], strength 20, high"
+    besides = ToolResult(True, f"{said}; besides small dark dot at [0,0,50,50], clarity low", [image])
+    told = base_reports.of_map(besides, marks, image.shape)
+    assert told is not None and told.text == said and told.told == "crack"  # not what lies at the other box
 
 
 def test_a_row_is_told_as_it_was_drawn() -> None:
