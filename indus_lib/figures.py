@@ -58,14 +58,13 @@ def _plain(axis: Axes) -> None:
     axis.set_axisbelow(True)
 
 
-def radar(table: Table, rows: Sequence[str], *, reported: Sequence[str] = (), labels: Mapping[str, str] | None = None):
+def radar(table: Table, rows: Sequence[str], *, reported: Sequence[str] = ()) -> Figure:
     """Balanced accuracy over the five data sets.
 
     Args:
         table: Table 1.
-        rows: Rows whose measured value is drawn (solid, filled marker).
+        rows: Rows whose measured value is drawn (solid, filled marker), named as `paper.ours` names it.
         reported: Rows whose reported number is drawn (dashed, hollow marker).
-        labels: Legend text of a measured row, the row's heading by default.
 
     Returns:
         The figure. A series with a missing value has a gap there; an empty one is left out.
@@ -78,7 +77,8 @@ def radar(table: Table, rows: Sequence[str], *, reported: Sequence[str] = (), la
     drawn = [s for s in series if not np.isnan(s[2]).all()]
     colours = {name: i for i, name in enumerate(dict.fromkeys(name for name, _, _ in drawn))}  # a row keeps its colour
     for name, printed, values in drawn:
-        label = f"{name} (reported)" if printed else (labels or {}).get(name, name)
+        ours = paper.ours(name, table.profile) if not np.isnan(_along(table, name, "reported")).all() else name
+        label = f"{name} (reported)" if printed else ours
         _spoke(axis, angles, values, label, colours[name], printed)
     axis.plot(np.linspace(0, 2 * np.pi, 200), np.full(200, 50.0), color="#777777", linewidth=1, linestyle=":")
     axis.set(

@@ -84,7 +84,12 @@ def _lengths(axis: Axes, records: Sequence[Record]) -> None:
     for turn, name in ((0, "first thinking"), (1, "after the observation")):
         lengths = [rough_tokens(t[turn]) for t in spoken if len(t) > turn]
         if lengths:
-            axis.hist(lengths, bins=30, alpha=0.65, label=f"{name}, median {np.median(lengths):.0f}")
+            axis.hist(
+                lengths,
+                bins=np.arange(min(lengths), max(lengths) + 2) - 0.5,
+                alpha=0.65,
+                label=f"{name}, median {np.median(lengths):.0f}",
+            )
     axis.set(title="Length of the thinking", xlabel="tokens (as the tiny tokenizer splits)", ylabel="turns")
     axis.legend(frameon=False)
 

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from . import profiles
+
 PATH = Path(__file__).resolve().parents[1] / "data" / "paper.json"
 DATASETS = ("mvtec", "mpdd", "visa", "dtd", "kolektorsdd")  # the order of the paper's Table 1
 COLUMNS = ("MVTec", "MPDD", "VisA", "DTD", "SDD")
@@ -70,3 +72,8 @@ def runs(table_id: str) -> list[str]:
 def column_of(dataset: str) -> str:
     """Column heading of a data set key (`kolektorsdd` -> `SDD`); an unknown key stays as it is."""
     return load()["columns"].get(dataset, dataset)
+
+
+def ours(row: str, profile: str) -> str:
+    """Name of our measurement in a row of the paper: what plays its model in another profile does not bear its name."""
+    return row if profile == profiles.QWEN.name else f"ours, in place of {row}"

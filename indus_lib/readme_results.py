@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from . import audit_claims, paper, profiles, tables
+from . import audit_claims, paper, tables
 from .tables import Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,15 +43,14 @@ def block(folder: Path = REFERENCE) -> str:
 
 
 def measured_only(table: Table) -> Table:
-    """Without the rows that are only reported: those stand in the notebooks. What plays the part of a paper's model in
-    another profile does not bear its name."""
+    """Without the rows that are only reported: those stand in the notebooks. Ours have names of their own."""
     kept = {row.row for row in table.rows if row.value is not None}
-    if table.profile != profiles.QWEN.name:
-        played = {row.row for row in table.rows if row.row in kept and row.reported is not None}
-        rows = (replace(r, row=f"ours, in place of {r.row}") if r.row in played else r for r in table.rows)
-        table, kept = replace(table, rows=tuple(rows)), kept - played | {f"ours, in place of {name}" for name in played}
+    played = {row.row for row in table.rows if row.row in kept and row.reported is not None}
+    rows = [
+        replace(r, row=paper.ours(r.row, table.profile)) if r.row in played else r for r in table.rows if r.row in kept
+    ]
     note = "Rows of other models (reported only) are in the benchmark notebook."
-    return replace(table, rows=tuple(r for r in table.rows if r.row in kept), notes=(*table.notes[:1], note))
+    return replace(table, rows=tuple(rows), notes=(*table.notes[:1], note))
 
 
 def short(table: Table) -> str:

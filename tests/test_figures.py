@@ -27,7 +27,7 @@ def test_radar_marks_what_is_reported(built: dict[str, Table]) -> None:
     table = built["table1_balanced_accuracy"]
     figure = figures.radar(table, ["IndusAgent 8B", "GPT-4.1"], reported=["GPT-4.1"])
     names = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
-    assert names == ["IndusAgent 8B", "GPT-4.1 (reported)"]  # GPT-4.1 has no measurement of ours
+    assert names == ["ours, in place of IndusAgent 8B", "GPT-4.1 (reported)"]  # GPT-4.1 has no measurement of ours
     assert "not the paper's" in _texts(figure)
 
 
