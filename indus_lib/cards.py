@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from . import paper
 from .samples import Sample
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -123,6 +124,21 @@ def check_counts(card: Card, samples: Sequence[Sample]) -> CountReport:
         lines.append(f"in all {_text(counted)} normal/anomalous, expected {_text(card.total)}")
     complete = not lines and card.total == counted
     return CountReport(complete, _label(card, counted, found, complete), tuple(lines), counted)
+
+
+def notes(sets: Mapping[str, Sequence[Sample]], standins: bool) -> tuple[str, ...]:
+    """A line for a table: of each data set the hash of its card and whether it is whole, a variant or partial.
+
+    Args:
+        sets: Samples by the data set's name, which is its card's.
+        standins: As for `load_card`.
+    """
+    cards = {name: load_card(name, standins) for name in sets}
+    lines = [
+        f"{paper.column_of(name)}: card {cards[name].hash()}, {check_counts(cards[name], samples).label}"
+        for name, samples in sets.items()
+    ]
+    return ("Data: " + "; ".join(lines) + ".",) if lines else ()
 
 
 def _label(card: Card, counted: Counts, found: Mapping[str, Counter[bool | None]], complete: bool) -> str:

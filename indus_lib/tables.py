@@ -11,7 +11,8 @@ import html
 import io
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,10 @@ class Table:
             cells = [getattr(row, name) for name in names]
             writer.writerow([self.id, self.profile, *cells[:at], *(row.ci or (None, None)), *cells[at + 1 :]])
         return out.getvalue()
+
+    def noted(self, lines: Sequence[str]) -> Table:
+        """With more notes below it."""
+        return replace(self, notes=(*self.notes, *lines))
 
     def write(self, folder: Path | str) -> Path:
         """`<folder>/<id>.json` and `.csv`, each written under a temporary name and renamed. Returns the JSON path."""

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from indus_lib import cards
-from indus_lib.cards import card_from, check_counts, load_card, names
+from indus_lib.cards import card_from, check_counts, load_card, names, notes
 from indus_lib.readers import LAYOUTS, read
 from indus_lib.samples import Sample
 
@@ -126,3 +126,11 @@ def test_real_parts_are_labelled_partial(real_root):
     assert check_counts(load_card("mvtec"), grid).label == "partial (14/1725)"
     surfaces = read("kolektorsdd", real_root / "kolektorsdd_official")
     assert check_counts(load_card("kolektorsdd"), surfaces).label == "partial (47/399)"
+
+
+def test_a_table_says_under_which_cards_its_numbers_were_made() -> None:
+    sets = {"mpdd": samples_of(load_card("mpdd").categories), "visa": samples_of({"pcb1": (1, 2)})}
+    (line,) = notes(sets, standins=False)
+    mpdd, visa = load_card("mpdd"), load_card("visa")
+    assert line.startswith(f"Data: MPDD: card {mpdd.hash()}, complete") and f"VisA: card {visa.hash()}, partial" in line
+    assert notes({}, standins=False) == ()

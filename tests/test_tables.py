@@ -12,7 +12,7 @@ from evaluation import episode, run, sets
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indus_lib import benchmark_stage, benchmarks, comparisons, paper, profiles, tables
+from indus_lib import benchmarks, comparisons, paper, tables
 from indus_lib.samples import Sample
 from indus_lib.tables import Row, Table
 
@@ -195,13 +195,17 @@ def test_what_a_missing_tool_costs_by_mechanism(tmp_path: Path) -> None:
     assert comparisons.read_mechanisms(tmp_path, {"mvtec": samples, "visa": []}) == {"mvtec:s1": "small"}
 
 
-def test_everything_in_one_call(tmp_path: Path) -> None:
-    profile = profiles.get("tiny")
-    found = benchmark_stage.all_tables(RUNS, {}, profile, notes=("Data: by hand.",))
-    assert {"differences", "metrics", "claims", "consistency", "calibration", "timings"} <= set(found)
-    assert "Data: by hand." in found["table3_modules"].notes
-    drawn = benchmark_stage.all_figures({"base": RUNS["base"]}, found, {}, profile)
-    paths = benchmark_stage.write(found, {"tool_usage": drawn["tool_usage"]}, tmp_path)
-    assert all(path.is_file() for path in paths) and "cases" not in drawn
-    again = benchmark_stage.all_tables(RUNS, {}, profile, notes=("Data: by hand.",))
-    assert all(found[name].to_json() == again[name].to_json() for name in found)
+def test_tables_made_twice_are_the_same_to_the_byte() -> None:
+    def made() -> list[str]:
+        found = [*benchmarks.build(RUNS, "tiny", "x").values(), comparisons.difference_table(RUNS, "tiny", "x")]
+        found += [comparisons.metrics_table(RUNS, "tiny", "x"), benchmarks.own_ablation_table(RUNS, "tiny", "x")]
+        return [table.to_json() + table.to_csv() for table in found]
+
+    assert made() == made()
+
+
+def test_a_note_comes_below_those_that_are_there(built: dict[str, Table]) -> None:
+    table = built["table3_modules"]
+    noted = table.noted(("Data: by hand.",))
+    assert noted.notes == (*table.notes, "Data: by hand.") and noted.rows == table.rows
+    assert "Data: by hand." in noted.to_markdown() and json.loads(noted.to_json())["notes"][-1] == "Data: by hand."
