@@ -23,7 +23,7 @@ Judged = tuple[str, str, list[Row]]
 
 
 def audit(tables: Tables, profile: str, config_hash: str) -> Table:
-    """All claims judged from `tables` (ids as written by the benchmark stage; `differences` holds the paired ones)."""
+    """All claims judged from `tables` (ids as the notebooks write them; `differences` holds the paired ones)."""
     rows: list[Row] = []
     for claim in paper.load()["claims"]:
         rows += claim_rows(claim, tables, profile)
