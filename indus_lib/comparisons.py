@@ -212,17 +212,24 @@ def _localisation_rows(name: str, episodes: Sequence[Episode], samples: Mapping[
     counts = (data.n_normal, data.n_anomalous, data.n_unparsed, len(data.seeds))
     values = {
         "IoU": found.iou,
+        "names no box": found.missing / found.n if found.n else None,
         "pointing": found.pointing,
         "type exact": found.exact,
         "type same family": found.parent,
         "pixel AUROC": auroc,
         "AUPRO": pro,
     }
-    proportions = {"pointing": found.n, "type exact": found.n_typed, "type same family": found.n_typed}
+    proportions = {
+        "names no box": found.n,
+        "pointing": found.n,
+        "type exact": found.n_typed,
+        "type same family": found.n_typed,
+    }
     rows = []
     for column, value in values.items():
         n = proportions.get(column, 0)
         bounds = metrics.wilson(round(value * n), n) if n and value is not None else None
+        bounds = found.iou_interval if column == "IoU" else bounds
         shown = bounds and tuple(percent(v) for v in bounds)
         rows.append(Row(name, column, percent(value), shown, *counts))
     return rows

@@ -35,8 +35,8 @@ def glossy_assembly(b: Bench) -> None:
     """Assembly with one wide glossy face."""
     d = b.style.design()
     colour = _even(d, b)
-    if d.random() < 0.4:
-        _details(d, b, colour)
+    if d.random() < 0.6:
+        _furnish(d, b, colour)
 
 
 def pinned_assembly(b: Bench) -> None:
@@ -85,9 +85,11 @@ def _rowed(b: Bench, features: tuple[str, ...]) -> None:
 
 
 def _signed(b: Bench) -> None:
-    """An even face with nothing on it but a place for the sign: that is what stands out then."""
+    """An even face with a place for the sign, every other one with more on it, which may stand out more."""
     d = b.style.design()
-    _even(d, b)
+    colour = _even(d, b)
+    if d.random() < 0.5:
+        _furnish(d, b, colour)
     b.spot(*d.uniform(-0.1, 0.1, 2))
 
 
@@ -106,6 +108,19 @@ def _even(d: np.random.Generator, b: Bench) -> np.ndarray:
     w, h = d.uniform(0.78, 0.96, 2)
     b.up(_outline(d, b, 0, 0, w, h), _soft(d, b, colour), *_relief(d), face=True)
     return colour
+
+
+def _furnish(d: np.random.Generator, b: Bench, colour: np.ndarray) -> None:
+    """A pressed or raised field, a bulge, or details, the same on every part of the model."""
+    kind, (w, h) = d.random(), d.uniform(0.4, 0.8, 2)
+    if kind < 0.35:
+        shade = colour * (1 + float(d.choice([-1, 1])) * float(d.uniform(0.0, 0.08)))
+        b.up(_outline(d, b, 0, 0, w, h), _soft(d, b, shade), float(d.uniform(0.005, 0.02)),
+             float(d.choice([-1, 1])) * float(d.uniform(15, 45)), 0.0, face=True)  # fmt: skip
+    elif kind < 0.6:
+        b.dome(0, 0, w / 2, h / 2, float(d.uniform(0.08, 0.3)))
+    else:
+        _details(d, b, colour)
 
 
 def _soft(d: np.random.Generator, b: Bench, colour: np.ndarray) -> np.ndarray:

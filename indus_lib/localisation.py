@@ -11,11 +11,13 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+from scipy.stats import bootstrap
 from sklearn.metrics import roc_auc_score
 
 from . import images, taxonomy
 from .boxes import best_iou, to_pixels
 from .episodes import Episode
+from .metrics import RESAMPLES
 from .samples import Sample
 
 SIDE = 128  # longer side at which pixel metrics are computed; not in paper
@@ -27,7 +29,7 @@ class Localisation:
 
     Attributes:
         n: True positives with a known box; missing: how many of them named none (scored 0).
-        iou: Mean IoU with the best true box or their hull.
+        overlaps: (n,) IoU of each with the best true box or their hull; `iou` is their mean.
         pointing: Share whose box centre lies in a true box.
         n_typed: True positives with a known type.
         exact, parent: Share with the true node; with the true node or its sibling, parent or child.
@@ -35,11 +37,24 @@ class Localisation:
 
     n: int
     missing: int
-    iou: float | None
+    overlaps: tuple[float, ...]
     pointing: float | None
     n_typed: int
     exact: float | None
     parent: float | None
+
+    @property
+    def iou(self) -> float | None:
+        """Mean of the `overlaps`."""
+        return _mean(self.overlaps)
+
+    @property
+    def iou_interval(self) -> tuple[float, float] | None:
+        """95 % bootstrap interval of `iou`; None for less than two."""
+        if self.n < 2:
+            return None
+        drawn = bootstrap((self.overlaps,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=self.n)
+        return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
 def localisation(episodes: Sequence[Episode], samples: Mapping[str, Sample]) -> Localisation:
@@ -50,7 +65,7 @@ def localisation(episodes: Sequence[Episode], samples: Mapping[str, Sample]) -> 
     return Localisation(
         n=len(boxed),
         missing=sum(box is None for box, _ in boxed),
-        iou=_mean([best_iou(box, truths) if box else 0.0 for box, truths in boxed]),
+        overlaps=tuple(best_iou(box, truths) if box else 0.0 for box, truths in boxed),
         pointing=_mean([float(box is not None and points_at(box, truths)) for box, truths in boxed]),
         n_typed=len(typed),
         exact=_mean([float(said == true) for said, true in typed]),
