@@ -15,6 +15,8 @@ from .episodes import Episode
 from .metrics import Outcomes
 from .samples import Sample
 from .tables import Row, Table, percent, rounded
+from .tools import TOOLS
+from .variants import VARIANTS
 
 TITLES = {"balanced_accuracy": "balanced accuracy", "f1": "F1", "recall": "recall"}
 
@@ -146,7 +148,8 @@ def mechanism_difference_table(runs: Runs, mechanisms: Mapping[str, str], profil
     """What each missing tool costs on each mechanism: full minus run, paired, on common images over all data sets."""
     rows: list[Row] = []
     full = [e for episodes in runs.get("full", {}).values() for e in episodes]
-    for run in (name for name in runs if name.startswith("no_") and name != "no_format" and full):
+    fewer = [name for name in runs if VARIANTS[name].tools != TOOLS and VARIANTS[name].mode == "agent"]
+    for run in fewer if full else ():
         other = [e for episodes in runs[run].values() for e in episodes]
         for name in sorted(set(mechanisms.values()) - {""}):
             rows += _mechanism_difference(run, name, full, other, mechanisms)

@@ -12,7 +12,8 @@ Departures from the paper, and what it leaves open
  3. One optimiser step uses `prompts x group` trajectories per process, in `accumulation` micro-batches. The paper's
     batch of 1 x accumulation 2 x 4 GPUs is 8 trajectories, so 2 prompts a step; tiny takes 16 prompts.
  4. Advantage: TRL's, sample standard deviation + 1e-4. A group without variance has advantage 0; on one process with
-    one batch per step it is left out of the update (it would add its KL term only), which saves half the time.
+    one batch per step it is left out of the update (it would add its KL term only), which saves half the time; the
+    other rows count as if it were there.
  5. delta_conf is measured by two batched margin passes per step, whatever the trajectories did, with the first
     thought kept in both (`delta_mode="question"` drops it: one pass more).
  6. The log-probabilities are those of the tokens as sampled. The loop's second prompt encodes the first turn from its
@@ -86,7 +87,8 @@ def train(
     check(samples, config)
     run = training_runs.identity(
         base, ["grpo"], config=asdict(config), weights=asdict(weights), inspection=asdict(profile.inspection),
-        seed=seed, model=asdict(profile.model), tools=list(allowed_tools), samples=[s.id for s in samples],
+        seed=seed, model=asdict(profile.model), tools=list(allowed_tools),
+        samples=[(s.id, s.label, s.node, s.boxes, s.image.stat().st_size) for s in samples],
     )  # fmt: skip
     if training_runs.complete(out, run):
         return out

@@ -54,6 +54,7 @@ class GatedTrainer(GRPOTrainer):
         self.similarity, self.allowed_tools = similarity, tuple(allowed_tools)
         self._batch: list[Sample] = []  # of the step under way
         self._encoded: list[Encoded] = []
+        self._kept = 1.0  # share of the batch's rows that the update sees
         rows = [{"prompt": [{"role": "user", "content": s.id}], "index": i} for i, s in enumerate(samples)]
         super().__init__(reward_funcs=[gated_reward], train_dataset=Dataset.from_list(rows), **options)
         self._image_id = self.processing_class.image_token_id
@@ -87,10 +88,16 @@ class GatedTrainer(GRPOTrainer):
     def _without_idle(self, output: dict[str, Any]) -> dict[str, Any]:
         """The rows that have an advantage; all of them when none has (a step must still be a step)."""
         keep = (output["advantages"] != 0).nonzero().squeeze(1)
+        self._kept = 1.0
         if not 0 < len(keep) < len(output["advantages"]):
             return output
+        self._kept = len(keep) / len(output["advantages"])
         self._encoded = [self._encoded[i] for i in keep.tolist()]
         return {k: v[keep] if isinstance(v, torch.Tensor) and v.dim() else v for k, v in output.items()}
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """TRL's mean over the rows that are there, as one over all rows of the batch."""
+        return super()._compute_loss(model, inputs) * self._kept
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
         """TRL's hook: token ids of prompt and completion, 1 on the agent's own tokens, and the scored episodes."""

@@ -159,14 +159,14 @@ def load(
     return model.to(device).eval(), load_processor(path)
 
 
-def save(model: Any, processor: IndusProcessor, path: Path | str) -> Path:
-    """Save model (bfloat16 safetensors, half the size) and processor so that `load` and `AutoModel` open them; the
-    model itself is not rounded."""
+def save(model: Any, processor: IndusProcessor, path: Path | str, dtype: torch.dtype = torch.bfloat16) -> Path:
+    """Save model (safetensors of `dtype`) and processor so that `load` and `AutoModel` open them; the model itself is
+    not rounded."""
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     original = next(model.parameters()).dtype
-    kept = {} if original == torch.bfloat16 else {name: w.clone() for name, w in model.state_dict().items()}
-    model.to(torch.bfloat16).save_pretrained(path)
+    kept = {} if original == dtype else {name: w.clone() for name, w in model.state_dict().items()}
+    model.to(dtype).save_pretrained(path)
     if kept:
         model.to(original).load_state_dict(kept)
     processor.save_pretrained(path)

@@ -126,9 +126,20 @@ def test_rows_without_advantage_are_left_out(trainer, scored):
     left = trainer._without_idle(rows)
     assert left["completion_ids"].equal(batch["completion_ids"][4:8]) and trainer._encoded == encoded[4:8]
     assert trainer._vision()[2] == batch["num_images"][4:8]
+    assert trainer._kept == 4 / 32
     rows["advantages"] = torch.zeros(32)
-    assert trainer._without_idle(rows) is rows
+    assert trainer._without_idle(rows) is rows and trainer._kept == 1
     trainer._encoded = []
+
+
+def test_a_row_counts_alike_whether_idle_ones_are_left_out(trainer, monkeypatch):
+    """The mean over the rows that are left, weighed by their share, is the mean over all."""
+    monkeypatch.setattr(GatedTrainer.__mro__[1], "_compute_loss", lambda self, model, inputs: inputs["loss"].mean())
+    every, left = torch.tensor([0.0, 0.0, 3.0, 5.0]), torch.tensor([3.0, 5.0])
+    monkeypatch.setattr(trainer, "_kept", 1.0)
+    whole = trainer._compute_loss(None, {"loss": every})
+    monkeypatch.setattr(trainer, "_kept", 0.5)
+    assert trainer._compute_loss(None, {"loss": left}) == whole
 
 
 def test_pictures_are_looked_at_once(trainer, scored):

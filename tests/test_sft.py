@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import training_world as world
+from safetensors import safe_open
 
 from indus_lib import practice, protocol, sft, tiny_model, train_data, training_runs
 from indus_lib.local_policy import LocalPolicy
@@ -96,6 +97,32 @@ def test_finished_run_is_not_repeated_and_a_changed_one_is(base, tmp_path, monke
     monkeypatch.setattr(training_runs.fingerprint, "code_digest", lambda *modules: f"newer {modules}")
     sft.train(base[0], base[1], out, short, seed=1, progress=False)
     assert (out / "model.safetensors").stat().st_mtime_ns != other
+
+
+def test_a_checkpoint_that_was_cut_off_is_not_gone_on_from(tmp_path):
+    """The trainer writes its state last: without it, or with half of it, the one before is taken."""
+    work, _ = training_runs.open_work(tmp_path / "m", "run")
+    for step, state in ((50, '{"global_step": 50}'), (100, '{"global'), (150, None)):
+        (work / f"checkpoint-{step}").mkdir()
+        if state:
+            (work / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert training_runs.open_work(tmp_path / "m", "run") == (work, str(work / "checkpoint-50"))
+
+
+def test_equally_large_weights_are_known_by_the_run_that_made_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_runs, "HASHED", 0)
+    (tmp_path / "model.safetensors").write_bytes(b"12345678")
+    seen = set()
+    for run in ("a", "b"):
+        (tmp_path / training_runs.CURVE).write_text(json.dumps({"run": run}))
+        seen.add(training_runs.identity(tmp_path, ["boxes"]))
+    assert len(seen) == 2
+
+
+def test_trained_weights_are_not_rounded(trained):
+    """In bfloat16 most of what a few small steps change would be lost."""
+    with safe_open(trained / "model.safetensors", "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float32}  # noqa: SIM118
 
 
 def test_frozen_vision_stays(base, tmp_path):

@@ -182,10 +182,16 @@ def test_what_a_missing_tool_costs_by_mechanism(tmp_path: Path) -> None:
     full = [episode(i, i % 2 == 0, i % 2 == 0) for i in range(40)]  # all right
     blind = [episode(i, i % 2 == 0, i % 4 == 0) for i in range(40)]  # misses every second anomaly
     mechanisms = {f"mvtec:{e.sample_id}": "small" if i % 4 == 2 else "plain" for i, e in enumerate(full) if e.label}
-    runs = {"full": {"mvtec": full}, "no_crop": {"mvtec": blind}}
+    runs = {
+        "full": {"mvtec": full},
+        "no_crop": {"mvtec": blind},
+        "no_delta": {"mvtec": blind},
+        "base": {"mvtec": blind},
+    }
     table = comparisons.mechanism_difference_table(runs, mechanisms, "tiny", "x")
     assert table.get("full - no_crop", "small").value == 50.0
     assert table.get("full - no_crop", "plain").value == 0.0
+    assert {row.row for row in table.rows} == {"full - no_crop"}  # the others lack no tool that an agent may use
     sidecar = tmp_path / "mvtec" / "mechanisms.json"
     sidecar.parent.mkdir()
     sidecar.write_text('{"a/test/good/1.png": "", "a/test/cut/2.png": "small"}')
