@@ -27,7 +27,7 @@ from .profiles import Profile
 from .samples import Sample
 from .selection import balanced_limit
 from .tables import Row, Table
-from .workers import run_jobs
+from .workers import gpus, run_jobs
 
 MAIN_TABLES = ("table1_balanced_accuracy", "table2_recall", "table6_f1", "table7_tool_usage")
 RADAR = ("Qwen3-VL-Instruct 8B", "IndusAgent 8B")
@@ -85,7 +85,7 @@ def robustness(profile: Profile, sets: Mapping[str, Sequence[Sample]]) -> Table:
     model = experiments.train(profile, "full")
     workers = experiments.side_by_side() if len(samples) > FEW_SAMPLES else 1
     jobs = [(model, profile, samples, *c) for c in audit_robustness.conditions(points=2)]
-    points = list(run_jobs(_robustness_job, jobs, workers, few=2))
+    points = list(run_jobs(_robustness_job, jobs, workers, few=2, gpus=gpus()))
     return audit_robustness.table(points, profile.name, profile.hash)
 
 

@@ -13,7 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm.auto import tqdm
 
 from . import comparisons, corpus, grpo, loop, profiles, readers, sft, train_data, training_runs
@@ -21,14 +20,17 @@ from .episodes import Episode, is_kept, keep_episodes, read_episodes
 from .local_policy import LocalPolicy
 from .processing import load_processor
 from .profiles import Profile
+from .reply_cache import teacher_of_environment
 from .samples import Sample
 from .selection import balanced_limit
+from .teacher_endpoint import EndpointTeacher
 from .variants import ABLATIONS, VARIANTS, Variant
-from .workers import run_jobs
+from .workers import gpus, run_jobs
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = "source.txt"  # beside an SFT model: what it was made of
 MOST_WORKERS = 4  # runs side by side on a CPU; each holds up to 3 GB
+HELD_OUT = 6  # every so many products of Real-IAD are the validation part; not in paper
 _CURRENT: set[Path | str] = set()  # SFT models that the parent process has compared with the corpus
 
 
@@ -50,9 +52,7 @@ def data_root(profile: Profile) -> Path:
 def model_path(profile: Profile, run: str, seed: int = 0) -> Path | str:
     """Folder of a run's model; `base` and `shipped` are the profile's, by path or hub name.
 
-    Raises:
-        FileNotFoundError: The profile ships no agent.
-    """
+    Raises FileNotFoundError: The profile ships no agent."""
     if run in ("base", "shipped"):
         name = profile.model.base if run == "base" else profile.model.agent
         if not name:
@@ -70,11 +70,32 @@ def test_sets(profile: Profile, limit: int | None = None) -> dict[str, list[Samp
 
 def pool(profile: Profile, split: str = "train") -> list[Sample]:
     """The training pool (Real-IAD layout) without the categories that overlap a test set: `train`, or `test` for its
-    own validation part, on which everything is tuned."""
+    own validation part, on which everything is tuned.
+
+    The drawn pool's lists have different products. Real-IAD's have the same ones, and no anomalies in `train`: there
+    every `HELD_OUT`-th product is the validation part.
+    """
+    return corpus.disjoint(_listed(profile, split), test_categories(profile))[0]
+
+
+def _listed(profile: Profile, split: str) -> list[Sample]:
+    path = data_root(profile) / profile.data.pool
+    if profile.data.standins:
+        return readers.read("real-iad", path, split=split)
+    samples = _both_lists(path)
+    held = set(sorted({s.category for s in samples})[HELD_OUT - 1 :: HELD_OUT])
+    return [s for s in samples if (s.category in held) == (split == "test")]
+
+
+@lru_cache(maxsize=1)  # fifty thousand masks to read
+def _both_lists(path: Path) -> list[Sample]:
+    return readers.read("real-iad", path, split="all")
+
+
+def test_categories(profile: Profile) -> list[str]:
+    """Every product of the test sets."""
     root = data_root(profile)
-    samples = readers.read("real-iad", root / profile.data.pool, split=split)
-    names = {s.category for name in profiles.SETS for s in readers.read(name, root / name, boxes=False)}
-    return corpus.disjoint(samples, names)[0]
+    return sorted({s.category for name in profiles.SETS for s in readers.read(name, root / name, boxes=False)})
 
 
 def mechanisms(profile: Profile) -> dict[str, str]:
@@ -83,15 +104,14 @@ def mechanisms(profile: Profile) -> dict[str, str]:
 
 
 def build_corpus(profile: Profile, seed: int = 0, teacher: Any = None) -> corpus.BuildReport:
-    """Indus-CoT of the profile, in `results/<profile>/work/corpus`."""
-    root = data_root(profile)
-    names = sorted({s.category for n in profiles.SETS for s in readers.read(n, root / n, boxes=False)})
-    samples = readers.read("real-iad", root / profile.data.pool, split="train")
-    c = profile.corpus
+    """Indus-CoT of the profile, in `results/<profile>/work/corpus`. Raises ValueError without the profile's teacher."""
+    c, out = profile.corpus, folder(profile) / "work/corpus"
+    if c.teacher == "endpoint" and teacher is None:
+        teacher = EndpointTeacher(teacher_of_environment(out / "replies.jsonl"))
     return corpus.build(
-        samples, folder(profile) / "work/corpus", n=c.n, teacher=teacher or c.teacher, seed=seed,
-        test_categories=names, detail=profile.inspection.detail, validation=c.validation, exploration=c.exploration,
-        progress="Indus-CoT",
+        _listed(profile, "train"), out, n=c.n, teacher=teacher or c.teacher, seed=seed,
+        test_categories=test_categories(profile), detail=profile.inspection.detail, validation=c.validation,
+        exploration=c.exploration, progress="Indus-CoT",
     )  # fmt: skip
 
 
@@ -239,18 +259,20 @@ def ablate(profile: Profile, runs: Sequence[str], seeds: int = 1) -> dict[str, d
     models = list(dict.fromkeys((VARIANTS[run].model_of or run, seed) for run, seed in todo))  # each by one process
     for job, part, text in ((_train_job, models, "train runs"), (_evaluate_job, todo, "inspect runs")):
         workers = min(side_by_side(), len(part))
-        done = run_jobs(job, [(profile, run, seed, images, tuple(current)) for run, seed in part], workers, few=2)
+        jobs = [(profile, run, seed, images, tuple(current)) for run, seed in part]
+        done = run_jobs(job, jobs, workers, few=2, gpus=gpus())
         current += [path for path in tqdm(done, total=len(part), desc=text, disable=len(part) < 2) if path]
     found: dict[str, dict[str, list[Episode]]] = {}
     for run, seed in todo:
         for name, episodes in evaluate(profile, run, seed, images).items():
             found.setdefault(run, {}).setdefault(name, []).extend(episodes)
+    _CURRENT.clear()  # jobs that ran in this process left theirs
     return found
 
 
 def side_by_side() -> int:
-    """Processes that compute at a time: one thread each on a CPU, one process on a GPU."""
-    return 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, MOST_WORKERS)
+    """Processes that compute at a time: one thread each on a CPU, one on each GPU."""
+    return len(gpus()) or min(os.cpu_count() or 1, MOST_WORKERS)
 
 
 def _train_job(

@@ -1,4 +1,5 @@
-"""Where the base model looks: the grounding head of the pre-training on drawn and on real photographs."""
+"""Where the base model looks: the grounding head of the pre-training on drawn and on real photographs. The miniature's
+base has such a head; of other models nothing is said."""
 
 from __future__ import annotations
 
@@ -73,8 +74,8 @@ def attention(tower: probes.Tower, photo: np.ndarray) -> np.ndarray:
 
 def table(profile: Profile, limit: int = 40) -> Table:
     """Image-level AUROC (maximum of the map) per group, in percent, with interval; nothing was fitted on labels."""
-    groups = sources(profile, limit)
     path = experiments.model_path(profile, "base")
+    groups = sources(profile, limit) if probes.has_head(path) else {}
     seen = probes.in_parts(_strongest, path, [(samples,) for samples in groups.values()], 2, "grounding")
     rows = []
     for (name, samples), parts in zip(groups.items(), seen, strict=True):
@@ -101,7 +102,7 @@ def patch_table(profile: Profile, limit: int = 150) -> Table:
     known = experiments.mechanisms(profile)
     limit = min(limit, 2 * (profile.data.ablation_limit or limit))
     notes = ("Mean over images of the AUROC of their patches, percent; patches covered by 1-10 % do not count.",)
-    if not known:  # real sets do not say how a mark is to be found
+    if not known or not probes.has_head(experiments.model_path(profile, "base")):  # real sets do not say how to find it
         return Table("grounding_patches", "Which patch holds the mark", profile.name, profile.hash, (), notes)
     path = experiments.model_path(profile, "base")
     every = [s for group in experiments.test_sets(profile).values() for s in group if s.label and s.mask]
@@ -148,7 +149,11 @@ def _view(sample: Sample, cropped: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def figure(profile: Profile, columns: int = 8) -> Figure:
-    """One anomalous sample per group: photograph with its truth, and the map."""
+    """One anomalous sample per group: photograph with its truth, and the map; a line where the model has no head."""
+    if not probes.has_head(experiments.model_path(profile, "base")):
+        picture = figures.new(6.5, 1.0)
+        picture.text(0.5, 0.5, f"{profile.model.base} has no grounding head", ha="center", va="center")
+        return picture
     tower = probes.Tower(experiments.model_path(profile, "base"))
     chosen = [(n, next(s for s in g if s.label)) for n, g in sources(profile, 40).items() if any(s.label for s in g)]
     picture = figures.new(1.7 * len(chosen), 3.8)

@@ -153,35 +153,37 @@ def balanced(samples: Sequence[Sample], n: int, seed: int = 0) -> list[Sample]:
 def arguments(work: Path, config: GRPO, model: Any, seed: int, save_steps: int) -> GRPOConfig:
     """TRL's configuration; the paper's statement stands beside each value it gives."""
     large = sum(p.numel() for p in model.parameters()) > LARGE
-    return GRPOConfig(
-        output_dir=str(work),
-        num_generations=config.group,  # section 6: G = 4
-        per_device_train_batch_size=config.prompts * config.group // config.accumulation,
-        gradient_accumulation_steps=config.accumulation,  # section 6: 2
-        max_steps=config.steps,
-        num_train_epochs=1,  # section 6: one epoch
-        max_completion_length=config.max_completion,  # section 6: 512
-        learning_rate=config.learning_rate,  # not in paper
-        lr_scheduler_type="constant_with_warmup",  # not in paper
-        warmup_steps=WARMUP,
-        weight_decay=0.0,  # not in paper
-        epsilon=config.epsilon,  # section 6: clip 1 +- eps, size not given
-        beta=config.beta,  # section 6: k3 KL, weight not given
-        temperature=config.temperature,  # not in paper
-        top_p=config.top_p,  # not in paper
-        loss_type="grpo",  # section 6: mean over the tokens of a trajectory, then over trajectories
-        scale_rewards="group",  # section 6: (r - mean) / std
-        num_iterations=1,  # not in paper: every batch is used once, so the clip acts only across micro-batches
-        bf16=torch.cuda.is_available(),  # section 6
-        use_cpu=not torch.cuda.is_available(),
-        gradient_checkpointing=large,  # section 6
-        save_strategy="steps",
-        save_steps=save_steps,
-        save_total_limit=1,
-        logging_steps=1,
-        seed=seed,
-        data_seed=seed,
-        dataloader_pin_memory=False,
-        report_to=[],
-        disable_tqdm=True,
+    return training_runs.on_one_gpu(
+        GRPOConfig(
+            output_dir=str(work),
+            num_generations=config.group,  # section 6: G = 4
+            per_device_train_batch_size=config.prompts * config.group // config.accumulation,
+            gradient_accumulation_steps=config.accumulation,  # section 6: 2
+            max_steps=config.steps,
+            num_train_epochs=1,  # section 6: one epoch
+            max_completion_length=config.max_completion,  # section 6: 512
+            learning_rate=config.learning_rate,  # not in paper
+            lr_scheduler_type="constant_with_warmup",  # not in paper
+            warmup_steps=WARMUP,
+            weight_decay=0.0,  # not in paper
+            epsilon=config.epsilon,  # section 6: clip 1 +- eps, size not given
+            beta=config.beta,  # section 6: k3 KL, weight not given
+            temperature=config.temperature,  # not in paper
+            top_p=config.top_p,  # not in paper
+            loss_type="grpo",  # section 6: mean over the tokens of a trajectory, then over trajectories
+            scale_rewards="group",  # section 6: (r - mean) / std
+            num_iterations=1,  # not in paper: every batch is used once, so the clip acts only across micro-batches
+            bf16=torch.cuda.is_available(),  # section 6
+            use_cpu=not torch.cuda.is_available(),
+            gradient_checkpointing=large,  # section 6
+            save_strategy="steps",
+            save_steps=save_steps,
+            save_total_limit=1,
+            logging_steps=1,
+            seed=seed,
+            data_seed=seed,
+            dataloader_pin_memory=False,
+            report_to=[],
+            disable_tqdm=True,
+        )
     )

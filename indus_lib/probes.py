@@ -28,7 +28,7 @@ from .profiles import Profile
 from .samples import Sample
 from .selection import balanced_limit
 from .tables import Row, Table
-from .workers import run_jobs
+from .workers import gpus, run_jobs
 
 RIGHT = {"small": "crop", "faint": "enhance", "geometric": "measure"}
 WRONG = {"small": "enhance", "faint": "crop", "geometric": "crop"}
@@ -38,6 +38,7 @@ CALLS = {
 }
 PER_MECHANISM = (400, 240)  # images for fitting, for scoring
 AT_ONCE = 16  # images a job
+HEAD = "grounding.safetensors"
 Features = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
@@ -46,8 +47,8 @@ class Tower:
 
     def __init__(self, path: Path | str):
         self.policy = LocalPolicy.from_path(path)
-        with safe_open(Path(path) / "grounding.safetensors", "pt") as file:
-            self.weight, self.bias = file.get_tensor("weight"), file.get_tensor("bias")
+        with safe_open(Path(path) / HEAD, "pt") as file:
+            self.weight, self.bias = (file.get_tensor(name).float() for name in ("weight", "bias"))
 
     @torch.no_grad()
     def patches(self, pictures: Sequence[np.ndarray], view: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -57,7 +58,9 @@ class Tower:
         for i in range(0, len(pictures), 64):
             inputs = self.policy.processor.image_processor(list(pictures[i : i + 64]), return_tensors="pt", **size)
             grid = inputs["image_grid_thw"]
-            tokens = self.policy.model.model.visual(inputs["pixel_values"], grid_thw=grid).pooler_output
+            visual = self.policy.model.model.visual
+            pixels = inputs["pixel_values"].to(visual.device, visual.dtype)
+            tokens = visual(pixels, grid_thw=grid.to(visual.device)).pooler_output.float().cpu()
             for part, (_, h, w) in zip(tokens.split((grid.prod(1) // 4).tolist()), grid.tolist(), strict=True):
                 logits = part @ self.weight.T + self.bias
                 found.append((part.view(h // 2, w // 2, -1).numpy(), logits.view(h // 2, w // 2, -1).numpy()))
@@ -67,6 +70,11 @@ class Tower:
         """(N, 2 * classes): mean and maximum over the patches of the tower's linear read-outs."""
         logits = [z.reshape(-1, z.shape[-1]) for _, z in self.patches(pictures)]
         return np.stack([np.concatenate([z.mean(0), z.max(0)]) for z in logits])
+
+
+def has_head(path: Path | str) -> bool:
+    """Whether a grounding head lies with the model: the miniature's base alone has one."""
+    return (Path(path) / HEAD).is_file()
 
 
 @lru_cache(maxsize=1)
@@ -85,7 +93,7 @@ def in_parts(
         for k, (samples, *more) in enumerate(groups)
         for i in range(0, len(samples), size)
     ]
-    done = run_jobs(job, [arguments for _, arguments in parts], experiments.side_by_side())
+    done = run_jobs(job, [arguments for _, arguments in parts], experiments.side_by_side(), gpus=gpus())
     found: list[list[Any]] = [[] for _ in groups]
     for (k, _), result in zip(parts, tqdm(done, desc=text, total=len(parts)), strict=True):
         found[k].append(result)
@@ -145,7 +153,7 @@ def table(profile: Profile) -> Table:
     """AUROC per mechanism and view, with interval; empty where there is no sidecar (real sets) or no grounding head."""
     path = Path(experiments.model_path(profile, "base"))
     notes = ("AUROC in percent of a linear probe; fitted on pool categories, scored on unseen stand-in categories.",)
-    if not profile.data.standins or not (path / "grounding.safetensors").is_file():
+    if not profile.data.standins or not has_head(path):
         return Table("probes", "Do the tools carry information?", profile.name, profile.hash, (), notes)
     root = experiments.data_root(profile)
     pool = experiments.pool(profile)

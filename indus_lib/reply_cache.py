@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,3 +103,20 @@ def request_key(name: str, conversation: Conversation, options: dict[str, Any]) 
             else:
                 digest.update(b"\0i" + repr(part["image"].shape).encode() + part["image"].tobytes())
     return digest.hexdigest()
+
+
+def teacher_of_environment(path: Path | str) -> ReplyCache:
+    """The policy that `INDUS_TEACHER_URL` and `INDUS_TEACHER_MODEL` name, any OpenAI-compatible server's; its key, if
+    it wants one, in `INDUS_TEACHER_KEY`. `path`: file that keeps what was paid for.
+
+    Raises:
+        ValueError: One of the two is not set, or the URL is none.
+    """
+    url, model = (os.environ.get(name, "") for name in ("INDUS_TEACHER_URL", "INDUS_TEACHER_MODEL"))
+    if not url or not model:
+        raise ValueError(
+            "this profile's Indus-CoT is written by a strong VLM: set INDUS_TEACHER_URL (http://host:port/v1) and "
+            "INDUS_TEACHER_MODEL, and INDUS_TEACHER_KEY where the server wants a key"
+        )
+    key = "INDUS_TEACHER_KEY" if os.environ.get("INDUS_TEACHER_KEY") else ""
+    return ReplyCache(EndpointPolicy(url, model, api_key_env=key), path)

@@ -271,30 +271,32 @@ def digest(corpus: Sequence[Encoded]) -> str:
 def _arguments(work: Path, config: SFT, model: Any, seed: int, save_steps: int, validates: bool) -> TrainingArguments:
     large = sum(p.numel() for p in model.parameters()) > LARGE
     recompute = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    return TrainingArguments(
-        output_dir=str(work),
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch,
-        per_device_eval_batch_size=config.batch,
-        gradient_accumulation_steps=config.accumulation,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="cosine",  # not in paper
-        warmup_steps=config.warmup,  # below 1: a share of all steps
-        weight_decay=WEIGHT_DECAY,
-        bf16=torch.cuda.is_available(),  # section 6: bf16
-        use_cpu=not torch.cuda.is_available(),
-        eval_strategy="epoch" if validates else "no",
-        prediction_loss_only=True,
-        save_strategy="steps",
-        save_steps=save_steps,
-        save_total_limit=1,
-        logging_steps=1,  # a mean over several would be cut short where a run resumes
-        logging_nan_inf_filter=False,  # a diverged loss is shown, not smoothed away
-        seed=seed,
-        data_seed=seed,
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-        report_to=[],
-        label_names=["labels"],
-        **(recompute if large else {}),
+    return training_runs.on_one_gpu(
+        TrainingArguments(
+            output_dir=str(work),
+            num_train_epochs=config.epochs,
+            per_device_train_batch_size=config.batch,
+            per_device_eval_batch_size=config.batch,
+            gradient_accumulation_steps=config.accumulation,
+            learning_rate=config.learning_rate,
+            lr_scheduler_type="cosine",  # not in paper
+            warmup_steps=config.warmup,  # below 1: a share of all steps
+            weight_decay=WEIGHT_DECAY,
+            bf16=torch.cuda.is_available(),  # section 6: bf16
+            use_cpu=not torch.cuda.is_available(),
+            eval_strategy="epoch" if validates else "no",
+            prediction_loss_only=True,
+            save_strategy="steps",
+            save_steps=save_steps,
+            save_total_limit=1,
+            logging_steps=1,  # a mean over several would be cut short where a run resumes
+            logging_nan_inf_filter=False,  # a diverged loss is shown, not smoothed away
+            seed=seed,
+            data_seed=seed,
+            dataloader_pin_memory=False,
+            remove_unused_columns=False,
+            report_to=[],
+            label_names=["labels"],
+            **(recompute if large else {}),
+        )
     )

@@ -35,7 +35,7 @@ def identity(base: Path | str, code: Sequence[str], **facts: Any) -> str:
     what this one would make."""
     files = sorted((p.name, _content(p)) for p in Path(base).glob("*.safetensors")) or [str(base)]
     made = Path(base) / CURVE  # weights of one shape are equally large, however they were trained
-    files.append((CURVE, json.loads(made.read_text())["run"] if made.is_file() else ""))
+    files.append((CURVE, json.loads(made.read_text()).get("run") if made.is_file() else ""))
     known = [files, fingerprint.code_digest(*code), facts]
     return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -92,6 +92,14 @@ def lora_config() -> Any:
     from peft import LoraConfig
 
     return LoraConfig(r=LORA_RANK, lora_alpha=2 * LORA_RANK, target_modules=LORA_LAYERS, task_type="CAUSAL_LM")
+
+
+def on_one_gpu(arguments: Any) -> Any:
+    """The same arguments, for one GPU whatever is visible: the stock trainer would split batches between all of them,
+    which pictures of different sizes do not allow. The runs of a table go side by side instead, one a GPU."""
+    if arguments.world_size == 1 and arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # `n_gpu` has no setter
+    return arguments
 
 
 def finish(trainer: Any, base: Path | str, processor: Any, out: Path, facts: dict[str, Any], *, lora: bool) -> Path:

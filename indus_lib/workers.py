@@ -17,9 +17,11 @@ FEW = 32  # jobs that are not worth starting processes for
 
 
 def run_jobs(
-    job: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], workers: int, few: int = FEW
-) -> Iterator[Result]:
-    """`job(*a)` for each of `arguments`, in order; fewer than `few` jobs run in this process.
+    job: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], workers: int, few: int = FEW,
+    gpus: Sequence[str] = (),
+) -> Iterator[Result]:  # fmt: skip
+    """`job(*a)` for each of `arguments`, in order; fewer than `few` jobs run in this process. Each process sees one of
+    `gpus`, if there are any: no more workers than those, then.
 
     Processes are spawned, not forked: a fork of a process with torch's or OpenCV's threads hangs now and then, and no
     time limit gets it out.
@@ -27,9 +29,22 @@ def run_jobs(
     if workers <= 1 or len(arguments) < few:
         yield from (job(*a) for a in arguments)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
+    context = get_context("spawn")
+    free = context.SimpleQueue()
+    for gpu in gpus:
+        free.put(gpu)
+    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(free, bool(gpus))) as pool:
         at_once = 1 if len(arguments) < FEW else min(8, -(-len(arguments) // (4 * workers)))  # few jobs are long ones
         yield from pool.map(job, *zip(*arguments, strict=True), chunksize=at_once)
+
+
+def gpus() -> list[str]:
+    """The visible GPUs as CUDA_VISIBLE_DEVICES names them."""
+    import torch  # seconds, which drawing and writing do without
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    count = torch.cuda.device_count()
+    return named[:count] if len(named) >= count and named[0] else [str(k) for k in range(count)]
 
 
 @contextmanager
@@ -54,7 +69,9 @@ def _in_own_group(job: Callable[..., object], *arguments: Any) -> None:
     job(*arguments)
 
 
-def _one_thread() -> None:
-    """One thread each, and no bars of their own: torch and tqdm read these when a job first imports them."""
+def _begin(free: Any, on_gpu: bool) -> None:
+    """One thread each and no bars of their own, or one GPU: torch and tqdm read these when a job first needs them."""
     os.environ.update(OMP_NUM_THREADS="1", TQDM_DISABLE="1")
+    if on_gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = free.get()
     cv2.setNumThreads(1)
