@@ -15,9 +15,9 @@ import numpy as np
 
 from . import boxes
 from .samples import Box
-from .tool_outliers import Candidate, candidates
+from .tool_outliers import candidates
 from .tool_result import ToolResult, Window
-from .tool_shape import Shape, blob_shape
+from .tool_shape import blob_shape
 
 MIN_WINDOW = 28  # px, of the original; not in paper
 MIN_SIDE = 96  # px of what is returned: a smaller window is enlarged to it; not in paper
@@ -36,7 +36,7 @@ def crop(image: np.ndarray, region: Box, refine: bool = True) -> ToolResult:
     Returns:
         One image (native pixels, enlarged by an integer factor only when its longer side is under `MIN_SIDE`).
         `details`: method, score, blob (relative box or None), candidates [[box, score], ...], and of a find with an
-        outline shape (`tool_shape.Shape`) and named (its name, else that of a lesser find, or "").
+        outline shape (`tool_shape.Shape`) and named (its name or "").
     """
     height, width = image.shape[:2]
     asked = boxes.to_pixels(region, width, height)
@@ -67,18 +67,7 @@ def crop(image: np.ndarray, region: Box, refine: bool = True) -> ToolResult:
             text += f", {shape.text}"
             details |= {"shape": asdict(shape), "named": shape.name}
         text += f", {found[0].clarity}"
-        if not details.get("named") and (sign := _sign(image, found[1:])) is not None:
-            mark, shape = sign
-            text += f"; besides {shape.words} at {boxes.coarse_text(mark.window, width, height)}, {mark.clarity}"
-            details["named"] = shape.name
     return ToolResult(True, text, [_cut(image, window)], (final,), details=details)
-
-
-def _sign(image: np.ndarray, found: list[Candidate]) -> tuple[Candidate, Shape] | None:
-    """The first of the lesser finds that has the form of a printed sign: what a prior speaks of, on a part whose own
-    edges stand out more."""
-    shapes = ((mark, blob_shape(image, mark.window)) for mark in found if mark.score >= MIN_SCORE)
-    return next(((mark, shape) for mark, shape in shapes if shape is not None and shape.name), None)
 
 
 def _cut(image: np.ndarray, window: Window) -> np.ndarray:

@@ -324,18 +324,6 @@ def test_crop_says_how_clearly_its_find_stands_out() -> None:
     assert "clarity" not in tools.run("crop", {"region": WHOLE}, np.zeros((300, 300, 3), np.uint8)).text
 
 
-def test_crop_names_a_sign_beside_what_stands_out_more() -> None:
-    """A printed dot is what a prior speaks of, also where a bright ragged line leads."""
-    plane = _surface()
-    cv2.polylines(plane, [np.array([[40, 60], [70, 66], [62, 90], [96, 99]])], False, 250.0, 3)
-    line = tools.run("crop", {"region": WHOLE}, _grey(plane))
-    assert line.details["named"] == "" and "; besides" not in line.text
-    plane += -70 * (np.hypot(*np.ogrid[-250.5:133.5, -230.5:153.5]) < 8)
-    both = tools.run("crop", {"region": WHOLE}, _grey(plane))
-    assert both.details["blob"] == line.details["blob"] and both.details["named"] == "dark dot"
-    assert "; besides small dark dot at [" in both.text and both.text.count("clarity") == 2
-
-
 def test_numbers_are_said_as_coarsely_as_they_are_known() -> None:
     assert [rounded(v) for v in (0, 2.4, 2.6, 34, 52, 54, 96, 101, 380)] == [0, 0, 5, 35, 50, 50, 100, 100, 400]
 
