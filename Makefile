@@ -3,7 +3,7 @@
 
 PROFILE ?= tiny
 SEEDS ?= 1
-TIMEOUT ?= 14400
+TIMEOUT ?= $(if $(filter qwen3-vl-8b,$(PROFILE)),2419200,14400)
 PYTHON ?= python3
 WORKERS ?= 2
 INDEX_URL ?=

@@ -162,8 +162,19 @@ SMOKE = replace(
 QWEN = Profile(
     name="qwen3-vl-8b",
     model=Model("Qwen/Qwen3-VL-8B-Instruct", "", dtype="bfloat16", lora=True),
-    data=Data("data/raw", False, "real-iad"),
-)
+    data=Data("data/raw", False, "real-iad", ablation_limit=200),
+    inspection=Inspection(max_side=1024),  # with what tools return beside it, SFT's 4608 tokens hold it
+    sft=SFT(learning_rate=1e-4),  # not in paper; an adapter's usual one
+    grpo=GRPO(
+        prompts=2,  # of 4 trajectories: the paper's 8 a step (batch 1 x accumulation 2 x 4 GPUs), here on one GPU
+        steps=1500,  # section 6: one epoch, of how many images it does not say; here as many as trajectories of SFT
+        learning_rate=1e-5,  # not in paper; an adapter's usual one
+    ),
+    runs=(  # each run with RL takes days of a GPU: `variants.ABLATIONS` has all
+        "base", "full", "sft", "rl_only", "no_tools", "additive", "weights_0_0_0",
+        *(f"no_{tool}_at_inference" for tool in ("crop", "enhance", "measure", "prior")),
+    ),
+)  # fmt: skip
 _ALL = {p.name: p for p in (SMOKE, TINY, QWEN)}
 NAMES = tuple(_ALL)
 

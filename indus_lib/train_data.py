@@ -29,6 +29,8 @@ from .protocol import FINDING, FORMS, NAMED, ROUTE, TOOL_NAMES
 IGNORED = -100  # label of a token that is not learnt
 GIVEN, SPOKEN, NAME, DECISION = range(4)  # what a token is
 BOX, MOST = 7, 30  # tokens of a box, four numbers with commas between; boxes told apart in a conversation
+TOO_LONG = 0.05  # share of a corpus that may be left out; not in paper
+ON_DISK = 2**22  # bytes of a conversation's pictures from which they are not kept in memory; not in paper
 SHARES = np.array([0, 0, 0.25, 1], np.float32)  # of the decision weight, by kind; not in paper
 
 
@@ -198,21 +200,37 @@ def encode_all(
 ) -> list[Encoded]:
     """Encode a corpus once, one conversation at a time: the photographs themselves are not kept.
 
+    A conversation longer than `max_length` tokens is left out, and a warning says how many were: cutting it would train
+    on half an answer.
+
     Raises:
-        ValueError: One is longer than `max_length` tokens. Cutting it would train on half an answer, and dropping it
-            in silence would bend the corpus, so the caller decides.
+        ValueError: More than `TOO_LONG` of them are: what is left would be another corpus.
     """
     bar = tqdm(conversations, desc=progress, total=total, disable=not progress, unit="conversation")
-    encoded = []
-    for number, conversation in enumerate(bar):
+    encoded, long = [], []
+    for conversation in bar:
         one = encode(conversation, processor, dtype=torch.float16)
         if len(one) > max_length:
-            raise ValueError(
-                f"conversation {number} has {len(one)} tokens, the limit is {max_length}: raise max_length, or "
-                "shorten the trajectory"
-            )
-        encoded.append(one)
+            long.append(len(one))
+        else:
+            encoded.append(replace(one, pixel_values=_out_of_memory(one.pixel_values)))
+    if long:
+        share = len(long) / (len(long) + len(encoded))
+        text = f"{len(long)} conversations ({share:.1%}) have more than {max_length} tokens, up to {max(long)}"
+        if share > TOO_LONG:
+            raise ValueError(f"{text}: raise max_length, show smaller pictures, or shorten the trajectories")
+        warnings.warn(f"{text}, and are left out", stacklevel=2)
     return encoded
+
+
+def _out_of_memory(pixels: torch.Tensor) -> torch.Tensor:
+    """The same pixels, those of large pictures in an unnamed file: 3,000 conversations of the 8B would fill 75 GB."""
+    if pixels.nbytes < ON_DISK:
+        return pixels
+    with tempfile.TemporaryFile() as file:  # where TMPDIR says
+        pixels.numpy().tofile(file)
+        file.flush()
+        return torch.from_numpy(np.memmap(file, np.float16, "c", shape=tuple(pixels.shape)))
 
 
 def offered(used: Iterable[str], key: str) -> tuple[str, ...]:
