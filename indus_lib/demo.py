@@ -19,25 +19,16 @@ from .profiles import Profile
 from .rewards import RewardParts
 from .samples import Sample
 
-CALLS = (
-    {"name": "crop", "arguments": {"region": [0, 0, 1000, 1000]}},
-    {"name": "enhance", "arguments": {"method": "texture"}},
-    {"name": "prior", "arguments": {"query": "coin, struck metal"}},
-    {"name": "measure", "arguments": {"kind": "row", "points": [[110, 590], [870, 640]]}},
-)
-"""One call of each tool on the coins: the row is the third one from above."""
-
-
-def out(profile: Profile) -> Path:
-    """`results/<profile>`."""
-    return experiments.folder(profile)
+COINS = "data/generated/coins.png"  # below the checkout
+ROW_OF_COINS = [[60, 600], [970, 560]]
+"""Rough ends of the third row of coins from above: the tool finds it from any points within 10 units of these."""
 
 
 def photograph(image: str = "", category: str = "") -> Sample:
     """The user's photograph, or scikit-image's coins (real, public domain, inside its package)."""
     if image:
         return Sample(Path(image).stem, Path(image), category=category)
-    path = experiments.ROOT / "data/generated/coins.png"
+    path = experiments.ROOT / COINS
     with as_file(files("skimage") / "data" / "coins.png") as source:
         images.save_png(path, images.load_image(source))
     return Sample("coins", path, category=category or "coin")
@@ -48,18 +39,32 @@ def pixels(sample: Sample) -> np.ndarray:
     return images.load_image(sample.image, sample.tile)
 
 
+def four_calls(sample: Sample, photo: np.ndarray) -> tuple[dict[str, Any], ...]:
+    """One call of each tool. The coins are looked up as coins and measured along their third row; of another photograph
+    (H, W, 3) the prior is asked about its category, and the row is looked for along the middle of the longer side."""
+    coins = sample.image == experiments.ROOT / COINS
+    middle = [[50, 500], [950, 500]] if photo.shape[1] >= photo.shape[0] else [[500, 50], [500, 950]]
+    return (
+        {"name": "crop", "arguments": {"region": [0, 0, 1000, 1000]}},
+        {"name": "enhance", "arguments": {"method": "texture"}},
+        {"name": "prior", "arguments": {"query": "coin, struck metal"} if coins else {}},
+        {"name": "measure", "arguments": {"kind": "row", "points": ROW_OF_COINS if coins else middle}},
+    )
+
+
 def tool_sheet(photo: np.ndarray, calls: Sequence[dict[str, Any]], sample: Sample) -> Figure:
-    """What each call was given (boxes on the photograph) and what it returned."""
-    figure = figures.new(3.2 * (len(calls) + 1), 3.8)
+    """What each call returned; of a measurement the points given (dashed) and the features found (dots)."""
+    figure = figures.new(3.2 * (len(calls) + 1), 4.2)
     axes = figure.subplots(1, len(calls) + 1)
     axes[0].imshow(photo)
     axes[0].set_title(f"photograph {photo.shape[1]} x {photo.shape[0]}", fontsize=9)
     for axis, call in zip(axes[1:], calls, strict=True):
         result = loop.run_call(call, photo, sample)
         axis.imshow(result.images[0] if result.images else photo, alpha=1.0 if result.images else 0.35)
-        for x1, y1, x2, y2 in result.regions if not result.images else ():
-            h, w = photo.shape[:2]
-            axis.plot([x1 * w / 1000, x2 * w / 1000], [y1 * h / 1000, y2 * h / 1000], color=figures.COLOURS[1], lw=2)
+        axis.autoscale(False)
+        given = np.reshape(call["arguments"].get("points", ()), (-1, 2)) * photo.shape[1::-1] / 1000
+        axis.plot(*given.T, "--", color=figures.COLOURS[1])
+        axis.plot(*np.reshape(result.details.get("centres", ()), (-1, 2)).T, "o", ms=4, color=figures.COLOURS[0])
         axis.set_title(f"{call['name']}: {_wrapped(result.text)}", fontsize=7)
     for axis in axes:
         axis.set_axis_off()
@@ -89,7 +94,7 @@ def record(profile: Profile, name: str, **facts: Any) -> Path:
     """Write `results/<profile>/metrics/<name>.json` (the runner writes machine and versions to `run.json`)."""
     if "episodes" in facts and not isinstance(facts["episodes"], int):
         facts["episodes"] = [e.to_json() for e in facts["episodes"]]
-    path = out(profile) / "metrics" / f"{name}.json"
+    path = experiments.folder(profile) / "metrics" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps({"profile": profile.name, "config_hash": profile.hash, **facts}, indent=1, default=str))

@@ -20,7 +20,7 @@ from . import (
     trace_html,
     trace_steps,
 )
-from .demo import out, trained
+from .demo import trained
 from .episodes import Episode
 from .local_policy import LocalPolicy
 from .profiles import Profile
@@ -103,7 +103,7 @@ def show_and_save(pictures: Mapping[str, Figure], profile: Profile) -> None:
     """Display each figure and save it under its name."""
     for name, figure in pictures.items():
         display(figure)
-        figures.save(figure, out(profile) / "figures" / f"{name}.png")
+        figures.save(figure, experiments.folder(profile) / "figures" / f"{name}.png")
 
 
 def cases(runs: Runs, sets: Mapping[str, Sequence[Sample]]) -> Figure:

@@ -1,0 +1,60 @@
+"""What the notebooks say about their worked examples holds for what the library shows there."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indus_lib import demo, experiments, loop, tool_crop
+from indus_lib.images import save_png
+from indus_lib.samples import Sample
+
+
+@pytest.fixture
+def coins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sample:
+    monkeypatch.setattr(experiments, "ROOT", tmp_path)
+    return demo.photograph()
+
+
+def test_the_crop_of_the_coins_is_a_small_window_enlarged_three_times(coins: Sample) -> None:
+    photo = demo.pixels(coins)
+    result = loop.run_call(demo.four_calls(coins, photo)[0], photo, coins)
+    left, top, right, bottom = result.details["window_px"]
+    assert result.details["method"] == "foreground extraction"
+    assert max(right - left, bottom - top) < tool_crop.MIN_SIDE == 96
+    assert result.images[0].shape[:2] == (3 * (bottom - top), 3 * (right - left))
+
+
+def test_a_row_of_six_coins_is_found_from_rough_points(coins: Sample) -> None:
+    photo = demo.pixels(coins)
+    call = demo.four_calls(coins, photo)[3]
+    result = loop.run_call(call, photo, coins)
+    assert result.text.startswith("row: 6 features") and result.details["at_points"]
+    assert (np.abs(np.array(result.details["centres"])[:, 1] / len(photo) - 0.64) < 0.02).all(), "the third row"
+    for shift in product((-10, 10), repeat=4):
+        points = np.array(call["arguments"]["points"]) + np.reshape(shift, (2, 2))
+        moved = {"name": "measure", "arguments": {"kind": "row", "points": points.tolist()}}
+        assert loop.run_call(moved, photo, coins).text.startswith("row: 6 features"), shift
+
+
+def test_the_prior_has_only_something_similar_to_the_coins(coins: Sample) -> None:
+    photo = demo.pixels(coins)
+    result = loop.run_call(demo.four_calls(coins, photo)[2], photo, coins)
+    assert result.text.startswith("prior: Closest known product") and result.details["score"] < 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(90, 160), (160, 90)])
+def test_another_photograph_has_calls_of_its_own(tmp_path: Path, height: int, width: int) -> None:
+    save_png(tmp_path / "mine.png", np.full((height, width, 3), 90, np.uint8))
+    sample = demo.photograph(str(tmp_path / "mine.png"), "bottle")
+    photo = demo.pixels(sample)
+    calls = demo.four_calls(sample, photo)
+    results = [loop.run_call(call, photo, sample) for call in calls]
+    assert [c["name"] for c in calls] == ["crop", "enhance", "prior", "measure"] and all(r.ok for r in results)
+    assert results[2].text.startswith("prior: Normal bottle"), "its own category, not the coins"
+    (x1, y1), (x2, y2) = calls[3]["arguments"]["points"]
+    assert (y1 == y2 == 500) if width > height else (x1 == x2 == 500)
+    assert demo.tool_sheet(photo, calls, sample).axes[4].get_title().startswith("measure: row:")
