@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from indus_lib import demo, experiments, loop, tool_crop
 from indus_lib.images import save_png
@@ -58,3 +60,10 @@ def test_another_photograph_has_calls_of_its_own(tmp_path: Path, height: int, wi
     (x1, y1), (x2, y2) = calls[3]["arguments"]["points"]
     assert (y1 == y2 == 500) if width > height else (x1 == x2 == 500)
     assert demo.tool_sheet(photo, calls, sample).axes[4].get_title().startswith("measure: row:")
+
+
+def test_the_miniature_has_the_size_that_notebook_3_tells(repo: Path) -> None:
+    with safe_open(repo / "data/models/indus-tiny/model.safetensors", "pt") as file:
+        sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    language = sum(n for name, n in sizes.items() if ".visual." not in name)
+    assert (round(language / 1e6, 1), round(sum(sizes.values()) / 1e6, 1)) == (1.4, 5.7)
