@@ -217,18 +217,35 @@ def reward_rows(group: Sequence[tuple[Episode, Sample]], parts: Sequence[RewardP
 
 
 def loss_by_hand(profile: Profile, advantage: float) -> list[dict[str, Any]]:
-    """Tokens of a short trajectory with their mask and their share of the loss at ratio 1."""
+    """What is given and what is generated in a short trajectory, in turns, with its tokens' share of GRPO's loss at
+    ratio 1: a generated token's is `-advantage` / the number of generated tokens, a given one's 0."""
     from . import train_data
     from .processing import load_processor
 
     processor = load_processor(experiments.model_path(profile, "base"))
-    picture = np.full((96, 96, 3), 128, np.uint8)
-    talk = protocol.start(picture, protocol.question("", profile.inspection.detail))
-    talk = protocol.add_assistant(talk, protocol.format_final("a scratch", True, (400, 300, 520, 420), "scratch"))
-    one = train_data.encode(talk, processor)
+    one = train_data.encode(_conversation_by_hand(profile), processor)
+    parts = np.split(one.mask, np.flatnonzero(np.diff(one.mask)) + 1)
     rows = []
-    for i in np.flatnonzero(one.input_ids != processor.image_token_id):
-        text = processor.tokenizer.decode([int(one.input_ids[i])])
-        share = -advantage / int(one.mask.sum()) if one.mask[i] else 0.0
-        rows.append({"token": text, "learnt": bool(one.mask[i]), "loss": round(share, 4)})
+    for (learnt, text), part in zip(train_data.spans(one, processor), parts, strict=True):
+        share = -advantage / int(one.mask.sum()) if learnt else 0.0
+        rows.append({
+            "text": _shortened(text), "tokens": len(part), "generated": learnt,
+            "loss of each": round(share, 4), "loss of all": round(share * len(part), 4),
+        })  # fmt: skip
     return rows
+
+
+def _conversation_by_hand(profile: Profile) -> list[dict[str, Any]]:
+    """A picture, a crop, what the tool really returns, and a verdict."""
+    picture, sample = np.full((96, 96, 3), 128, np.uint8), Sample("hand", Path("hand.png"))
+    call = {"name": "crop", "arguments": {"region": [380, 280, 540, 440]}}
+    talk = protocol.start(picture, protocol.question("", profile.inspection.detail))
+    talk = protocol.add_assistant(talk, protocol.turn_text("a small mark", protocol.tool_tail(call)))
+    talk = protocol.add_observation(talk, [(call, loop.run_call(call, picture, sample))])
+    return protocol.add_assistant(talk, protocol.format_final("a scratch", True, (400, 300, 520, 420), "scratch"))
+
+
+def _shortened(text: str, most: int = 100) -> str:
+    """One line, its middle left out."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 
-from indus_lib import demo, experiments, loop, tool_crop
+from indus_lib import demo, experiments, loop, profiles, rewards, tool_crop
 from indus_lib.images import save_png
 from indus_lib.samples import Sample
 
@@ -67,3 +68,26 @@ def test_the_miniature_has_the_size_that_notebook_3_tells(repo: Path) -> None:
         sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     language = sum(n for name, n in sizes.items() if ".visual." not in name)
     assert (round(language / 1e6, 1), round(sum(sizes.values()) / 1e6, 1)) == (1.4, 5.7)
+
+
+def test_the_loss_by_hand_is_that_of_grpo_at_ratio_one() -> None:
+    advantage, kept = 1.3, ("text", "tokens", "generated", "loss of each", "loss of all")
+    rows = demo.loss_by_hand(profiles.get("tiny"), advantage)
+    assert [r["generated"] for r in rows] == [False, True, False, True] and tuple(rows[0]) == kept
+    assert "<observation>crop" in rows[2]["text"] and rows[2]["tokens"] > 0 and rows[2]["loss of each"] == 0
+    assert "<call_tool>" in rows[1]["text"] and "<answer>Yes" in rows[3]["text"]
+    mask = torch.tensor([[r["generated"] for r in rows for _ in range(r["tokens"])]], dtype=torch.float)
+    log_p = torch.zeros_like(mask, requires_grad=True)
+    each = -advantage * torch.exp(log_p - log_p.detach())
+    loss = (each * mask).sum(-1) / mask.sum(-1)  # as TRL's loss_type "grpo"
+    loss.sum().backward()
+    assert sum(r["loss of all"] for r in rows) == pytest.approx(loss.item(), abs=1e-3)
+    given = torch.tensor([[r["loss of each"] for r in rows for _ in range(r["tokens"])]])
+    assert torch.allclose(given, log_p.grad, atol=1e-4)
+
+
+def test_the_rewards_by_hand_are_those_that_notebook_4_checks_on_paper() -> None:
+    group = demo.rollouts()
+    rows = demo.reward_rows(group, [rewards.combined(e, s) for e, s in group])
+    assert rows[0]["total"] == pytest.approx(1 + 0.8 * 1 + 0.6 * 1 + 0.5 * (0.3 - 0.1))
+    assert rows[2]["loc"] == 1 and rows[2]["total"] == 0, "the gate is shut"
