@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
-from . import experiments, figures, images, loop, metrics, protocol, report, variants, worlds
+from . import experiments, figures, images, loop, metrics, protocol, report, variants
 from .episodes import Episode, ToolCall, Turn, Verdict
 from .local_policy import LocalPolicy
 from .profiles import Profile
@@ -119,18 +120,27 @@ def counts(sets: Mapping[str, Sequence[Sample]], reports: Mapping[str, Any]) -> 
     ]
 
 
-def sheet(profile: Profile, name: str, columns: int = 12, rows: int = 3) -> Figure:
-    """A contact sheet of a set; the real sets have no sidecar and show the first images of the reader instead."""
-    root = experiments.data_root(profile) / name
+def sheet(name: str, samples: Sequence[Sample], standins: bool, columns: int = 12, rows: int = 3) -> Figure:
+    """A contact sheet of a set: images chosen evenly from its samples."""
+    picks = np.linspace(0, len(samples) - 1, min(columns * rows, len(samples))).astype(int)
     figure = figures.new(columns, rows + 0.3)
     axis = figure.subplots()
-    if profile.data.standins:
-        axis.imshow(worlds.contact_sheet(root, columns, rows))
-    else:
-        axis.imshow(pixels(experiments.test_sets(profile, 2)[name][0]))
-    axis.set_title(f"{name} ({'stand-in' if profile.data.standins else 'real'})", loc="left", fontsize=10)
+    axis.imshow(_grid((pixels(samples[k]) for k in picks), columns, rows))
+    axis.set_title(f"{name} ({'stand-in' if standins else 'real'})", loc="left", fontsize=10)
     axis.set_axis_off()
     return figure
+
+
+def _grid(pictures: Iterable[np.ndarray], columns: int, rows: int, side: int = 160) -> np.ndarray:
+    """Pictures (H, W, 3) side by side on white, (rows * side, columns * side, 3) uint8."""
+    grid = np.full((rows * side, columns * side, 3), 255, np.uint8)
+    for k, picture in enumerate(pictures):
+        scale = (side - 4) / max(picture.shape[:2])
+        size = [max(round(n * scale), 1) for n in picture.shape[1::-1]]
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        y, x = (k // columns) * side + 2, (k % columns) * side + 2
+        grid[y : y + small.shape[0], x : x + small.shape[1]] = small
+    return grid
 
 
 def trajectory(pool: Sequence[Sample], profile: Profile) -> str:

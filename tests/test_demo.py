@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from indus_lib import demo, experiments, loop, profiles, rewards, tool_crop
+from indus_lib import demo, demo_tables, experiments, figures, grounding, loop, probes, profiles, rewards, tool_crop
 from indus_lib.images import save_png
 from indus_lib.samples import Sample
+from indus_lib.tables import Row, Table
 
 
 @pytest.fixture
@@ -91,3 +92,45 @@ def test_the_rewards_by_hand_are_those_that_notebook_4_checks_on_paper() -> None
     rows = demo.reward_rows(group, [rewards.combined(e, s) for e, s in group])
     assert rows[0]["total"] == pytest.approx(1 + 0.8 * 1 + 0.6 * 1 + 0.5 * (0.3 - 0.1))
     assert rows[2]["loc"] == 1 and rows[2]["total"] == 0, "the gate is shut"
+
+
+def test_a_contact_sheet_shows_images_from_the_whole_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiments, "test_sets", lambda *_: pytest.fail("the sets are read already"))
+    samples = []
+    for level in range(0, 250, 10):
+        path = save_png(tmp_path / f"{level}.png", np.full((40, 20, 3), level, np.uint8))
+        samples.append(Sample(path.stem, path))
+    (axis,) = demo.sheet("mvtec", samples, False, columns=3, rows=2).axes
+    shown = axis.images[0].get_array()
+    assert shown.shape == (2 * 160, 3 * 160, 3) and "real" in axis.get_title(loc="left")
+    found = [int(shown[y, x, 0]) for y in (80, 240) for x in (40, 200, 360)]
+    assert found == [0, 40, 90, 140, 190, 240], "evenly chosen, from the first to the last"
+
+
+def test_what_cannot_be_measured_is_one_line_and_no_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Real data sets and a model of the hub: no mechanisms, no grounding head."""
+    monkeypatch.setattr(experiments, "ROOT", tmp_path)
+    qwen = profiles.get("qwen3-vl-8b")
+    tables = [probes.table(qwen), grounding.table(qwen), grounding.patch_table(qwen)]
+    demo_tables.write_and_show([table.noted(["Data: none."]) for table in tables], qwen)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["probes", "grounding", "grounding_patches"]
+    assert all("Not measured here" in line for line in lines)
+    demo_tables.show_and_save({"probes": probes.figure(tables[0]), "grounding": grounding.figure(qwen)}, qwen)
+    assert not (experiments.folder(qwen) / "figures").exists()
+    assert len(list((experiments.folder(qwen) / "tables").glob("*.json"))) == 3
+
+
+def test_what_was_measured_is_shown_and_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiments, "ROOT", tmp_path)
+    shown: list[object] = []
+    monkeypatch.setattr(demo_tables, "display", shown.append)
+    rows = tuple(Row(r, "small", 80.0, (70.0, 90.0), 9, 9) for r in ("global view", "+ right tool", "+ wrong tool"))
+    tiny = profiles.get("tiny")
+    table = Table("probes", "Probes", tiny.name, tiny.hash, rows)
+    demo_tables.write_and_show([table], tiny)
+    demo_tables.show_and_save({"probes": probes.figure(table)}, tiny)
+    assert shown[0] is table and isinstance(shown[1], type(figures.new()))
+    assert (experiments.folder(tiny) / "figures/probes.png").is_file()
