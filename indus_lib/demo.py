@@ -4,40 +4,32 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
-from . import experiments, figures, images, loop, metrics, protocol, report, variants, worlds
+from . import experiments, figures, images, loop, metrics, protocol, report, variants
 from .episodes import Episode, ToolCall, Turn, Verdict
 from .local_policy import LocalPolicy
 from .profiles import Profile
 from .rewards import RewardParts
 from .samples import Sample
 
-CALLS = (
-    {"name": "crop", "arguments": {"region": [0, 0, 1000, 1000]}},
-    {"name": "enhance", "arguments": {"method": "texture"}},
-    {"name": "prior", "arguments": {"query": "coin, struck metal"}},
-    {"name": "measure", "arguments": {"kind": "row", "points": [[110, 590], [870, 640]]}},
-)
-"""One call of each tool on the coins: the row is the third one from above."""
-
-
-def out(profile: Profile) -> Path:
-    """`results/<profile>`."""
-    return experiments.folder(profile)
+COINS = "data/generated/coins.png"  # below the checkout
+ROW_OF_COINS = [[60, 600], [970, 560]]
+"""Rough ends of the third row of coins from above: the tool finds it from any points within 10 units of these."""
 
 
 def photograph(image: str = "", category: str = "") -> Sample:
     """The user's photograph, or scikit-image's coins (real, public domain, inside its package)."""
     if image:
         return Sample(Path(image).stem, Path(image), category=category)
-    path = experiments.ROOT / "data/generated/coins.png"
+    path = experiments.ROOT / COINS
     with as_file(files("skimage") / "data" / "coins.png") as source:
         images.save_png(path, images.load_image(source))
     return Sample("coins", path, category=category or "coin")
@@ -48,18 +40,32 @@ def pixels(sample: Sample) -> np.ndarray:
     return images.load_image(sample.image, sample.tile)
 
 
+def four_calls(sample: Sample, photo: np.ndarray) -> tuple[dict[str, Any], ...]:
+    """One call of each tool. The coins are looked up as coins and measured along their third row; of another photograph
+    (H, W, 3) the prior is asked about its category, and the row is looked for along the middle of the longer side."""
+    coins = sample.image == experiments.ROOT / COINS
+    middle = [[50, 500], [950, 500]] if photo.shape[1] >= photo.shape[0] else [[500, 50], [500, 950]]
+    return (
+        {"name": "crop", "arguments": {"region": [0, 0, 1000, 1000]}},
+        {"name": "enhance", "arguments": {"method": "texture"}},
+        {"name": "prior", "arguments": {"query": "coin, struck metal"} if coins else {}},
+        {"name": "measure", "arguments": {"kind": "row", "points": ROW_OF_COINS if coins else middle}},
+    )
+
+
 def tool_sheet(photo: np.ndarray, calls: Sequence[dict[str, Any]], sample: Sample) -> Figure:
-    """What each call was given (boxes on the photograph) and what it returned."""
-    figure = figures.new(3.2 * (len(calls) + 1), 3.8)
+    """What each call returned; of a measurement the points given (dashed) and the features found (dots)."""
+    figure = figures.new(3.2 * (len(calls) + 1), 4.2)
     axes = figure.subplots(1, len(calls) + 1)
     axes[0].imshow(photo)
     axes[0].set_title(f"photograph {photo.shape[1]} x {photo.shape[0]}", fontsize=9)
     for axis, call in zip(axes[1:], calls, strict=True):
         result = loop.run_call(call, photo, sample)
         axis.imshow(result.images[0] if result.images else photo, alpha=1.0 if result.images else 0.35)
-        for x1, y1, x2, y2 in result.regions if not result.images else ():
-            h, w = photo.shape[:2]
-            axis.plot([x1 * w / 1000, x2 * w / 1000], [y1 * h / 1000, y2 * h / 1000], color=figures.COLOURS[1], lw=2)
+        axis.autoscale(False)
+        given = np.reshape(call["arguments"].get("points", ()), (-1, 2)) * photo.shape[1::-1] / 1000
+        axis.plot(*given.T, "--", color=figures.COLOURS[1])
+        axis.plot(*np.reshape(result.details.get("centres", ()), (-1, 2)).T, "o", ms=4, color=figures.COLOURS[0])
         axis.set_title(f"{call['name']}: {_wrapped(result.text)}", fontsize=7)
     for axis in axes:
         axis.set_axis_off()
@@ -89,7 +95,7 @@ def record(profile: Profile, name: str, **facts: Any) -> Path:
     """Write `results/<profile>/metrics/<name>.json` (the runner writes machine and versions to `run.json`)."""
     if "episodes" in facts and not isinstance(facts["episodes"], int):
         facts["episodes"] = [e.to_json() for e in facts["episodes"]]
-    path = out(profile) / "metrics" / f"{name}.json"
+    path = experiments.folder(profile) / "metrics" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps({"profile": profile.name, "config_hash": profile.hash, **facts}, indent=1, default=str))
@@ -114,18 +120,27 @@ def counts(sets: Mapping[str, Sequence[Sample]], reports: Mapping[str, Any]) -> 
     ]
 
 
-def sheet(profile: Profile, name: str, columns: int = 12, rows: int = 3) -> Figure:
-    """A contact sheet of a set; the real sets have no sidecar and show the first images of the reader instead."""
-    root = experiments.data_root(profile) / name
+def sheet(name: str, samples: Sequence[Sample], standins: bool, columns: int = 12, rows: int = 3) -> Figure:
+    """A contact sheet of a set: images chosen evenly from its samples."""
+    picks = np.linspace(0, len(samples) - 1, min(columns * rows, len(samples))).astype(int)
     figure = figures.new(columns, rows + 0.3)
     axis = figure.subplots()
-    if profile.data.standins:
-        axis.imshow(worlds.contact_sheet(root, columns, rows))
-    else:
-        axis.imshow(pixels(experiments.test_sets(profile, 2)[name][0]))
-    axis.set_title(f"{name} ({'stand-in' if profile.data.standins else 'real'})", loc="left", fontsize=10)
+    axis.imshow(_grid((pixels(samples[k]) for k in picks), columns, rows))
+    axis.set_title(f"{name} ({'stand-in' if standins else 'real'})", loc="left", fontsize=10)
     axis.set_axis_off()
     return figure
+
+
+def _grid(pictures: Iterable[np.ndarray], columns: int, rows: int, side: int = 160) -> np.ndarray:
+    """Pictures (H, W, 3) side by side on white, (rows * side, columns * side, 3) uint8."""
+    grid = np.full((rows * side, columns * side, 3), 255, np.uint8)
+    for k, picture in enumerate(pictures):
+        scale = (side - 4) / max(picture.shape[:2])
+        size = [max(round(n * scale), 1) for n in picture.shape[1::-1]]
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        y, x = (k // columns) * side + 2, (k % columns) * side + 2
+        grid[y : y + small.shape[0], x : x + small.shape[1]] = small
+    return grid
 
 
 def trajectory(pool: Sequence[Sample], profile: Profile) -> str:
@@ -212,18 +227,35 @@ def reward_rows(group: Sequence[tuple[Episode, Sample]], parts: Sequence[RewardP
 
 
 def loss_by_hand(profile: Profile, advantage: float) -> list[dict[str, Any]]:
-    """Tokens of a short trajectory with their mask and their share of the loss at ratio 1."""
+    """What is given and what is generated in a short trajectory, in turns, with its tokens' share of GRPO's loss at
+    ratio 1: a generated token's is `-advantage` / the number of generated tokens, a given one's 0."""
     from . import train_data
     from .processing import load_processor
 
     processor = load_processor(experiments.model_path(profile, "base"))
-    picture = np.full((96, 96, 3), 128, np.uint8)
-    talk = protocol.start(picture, protocol.question("", profile.inspection.detail))
-    talk = protocol.add_assistant(talk, protocol.format_final("a scratch", True, (400, 300, 520, 420), "scratch"))
-    one = train_data.encode(talk, processor)
+    one = train_data.encode(_conversation_by_hand(profile), processor)
+    parts = np.split(one.mask, np.flatnonzero(np.diff(one.mask)) + 1)
     rows = []
-    for i in np.flatnonzero(one.input_ids != processor.image_token_id):
-        text = processor.tokenizer.decode([int(one.input_ids[i])])
-        share = -advantage / int(one.mask.sum()) if one.mask[i] else 0.0
-        rows.append({"token": text, "learnt": bool(one.mask[i]), "loss": round(share, 4)})
+    for (learnt, text), part in zip(train_data.spans(one, processor), parts, strict=True):
+        share = -advantage / int(one.mask.sum()) if learnt else 0.0
+        rows.append({
+            "text": _shortened(text), "tokens": len(part), "generated": learnt,
+            "loss of each": round(share, 4), "loss of all": round(share * len(part), 4),
+        })  # fmt: skip
     return rows
+
+
+def _conversation_by_hand(profile: Profile) -> list[dict[str, Any]]:
+    """A picture, a crop, what the tool really returns, and a verdict."""
+    picture, sample = np.full((96, 96, 3), 128, np.uint8), Sample("hand", Path("hand.png"))
+    call = {"name": "crop", "arguments": {"region": [380, 280, 540, 440]}}
+    talk = protocol.start(picture, protocol.question("", profile.inspection.detail))
+    talk = protocol.add_assistant(talk, protocol.turn_text("a small mark", protocol.tool_tail(call)))
+    talk = protocol.add_observation(talk, [(call, loop.run_call(call, picture, sample))])
+    return protocol.add_assistant(talk, protocol.format_final("a scratch", True, (400, 300, 520, 420), "scratch"))
+
+
+def _shortened(text: str, most: int = 100) -> str:
+    """One line, its middle left out."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"

@@ -20,7 +20,7 @@ from . import (
     trace_html,
     trace_steps,
 )
-from .demo import out, trained
+from .demo import trained
 from .episodes import Episode
 from .local_policy import LocalPolicy
 from .profiles import Profile
@@ -99,11 +99,24 @@ def pooled(runs: Runs) -> dict[str, list[Episode]]:
     return {run: [e for episodes in sets.values() for e in episodes] for run, sets in runs.items()}
 
 
-def show_and_save(pictures: Mapping[str, Figure], profile: Profile) -> None:
-    """Display each figure and save it under its name."""
+def write_and_show(tables: Sequence[Table], profile: Profile) -> None:
+    """Write each table and display it; of an empty one print a line that says why."""
+    for table in tables:
+        table.write(experiments.folder(profile) / "tables")
+        if table.rows:
+            display(table)
+        else:
+            why = [note for note in table.notes if note.startswith("Not measured")]
+            print(f"{table.id}: {(why or ['Not measured here: too few images.'])[0]}")
+
+
+def show_and_save(pictures: Mapping[str, Figure | None], profile: Profile) -> None:
+    """Display each figure and save it under its name; None, where nothing was measured, leaves no file."""
     for name, figure in pictures.items():
+        if figure is None:
+            continue
         display(figure)
-        figures.save(figure, out(profile) / "figures" / f"{name}.png")
+        figures.save(figure, experiments.folder(profile) / "figures" / f"{name}.png")
 
 
 def cases(runs: Runs, sets: Mapping[str, Sequence[Sample]]) -> Figure:

@@ -25,6 +25,7 @@ REAL = {
     "magnetic tile": ("mvtec", "magnetic_tile"),
 }
 FINE = 192  # pixels a side of the second, finer look; not in paper
+NO_HEAD = "Not measured here: the base model has no grounding head."
 WINDOW = 256  # px at the photograph's own scale, about what a crop shows; windows overlap by a quarter or more
 
 
@@ -73,9 +74,12 @@ def attention(tower: probes.Tower, photo: np.ndarray) -> np.ndarray:
 
 
 def table(profile: Profile, limit: int = 40) -> Table:
-    """Image-level AUROC (maximum of the map) per group, in percent, with interval; nothing was fitted on labels."""
+    """Image-level AUROC (maximum of the map) per group, in percent, with interval; nothing was fitted on labels.
+    Empty where the base has no grounding head."""
     path = experiments.model_path(profile, "base")
-    groups = sources(profile, limit) if probes.has_head(path) else {}
+    if not probes.has_head(path):
+        return Table("grounding", "Where the base model looks", profile.name, profile.hash, (), (NO_HEAD,))
+    groups = sources(profile, limit)
     seen = probes.in_parts(_strongest, path, [(samples,) for samples in groups.values()], 2, "grounding")
     rows = []
     for (name, samples), parts in zip(groups.items(), seen, strict=True):
@@ -98,13 +102,15 @@ def _strongest(path: Path | str, samples: Sequence[Sample]) -> list[float]:
 def patch_table(profile: Profile, limit: int = 150) -> Table:
     """AUROC of "a mark lies in this patch" inside anomalous images of unseen categories, from their masks: mean over
     images with bootstrap interval. Marks too small for a patch of the view are judged in what the crop tool returns.
+    Empty for real sets, which do not say how a mark is to be found, and without a grounding head.
     """
+    path = experiments.model_path(profile, "base")
+    if not profile.data.standins or not probes.has_head(path):
+        title = "Which patch holds the mark"
+        return Table("grounding_patches", title, profile.name, profile.hash, (), (probes.NOT_HERE,))
     known = experiments.mechanisms(profile)
     limit = min(limit, 2 * (profile.data.ablation_limit or limit))
     notes = ("Mean over images of the AUROC of their patches, percent; patches covered by 1-10 % do not count.",)
-    if not known or not probes.has_head(experiments.model_path(profile, "base")):  # real sets do not say how to find it
-        return Table("grounding_patches", "Which patch holds the mark", profile.name, profile.hash, (), notes)
-    path = experiments.model_path(profile, "base")
     every = [s for group in experiments.test_sets(profile).values() for s in group if s.label and s.mask]
     rows, kinds, groups = [], (("plain", False), ("plain", True), ("small", True)), []
     for mechanism, cropped in kinds:
@@ -148,13 +154,12 @@ def _view(sample: Sample, cropped: bool) -> tuple[np.ndarray, np.ndarray]:
     return result.images[0], mask[y1:y2, x1:x2]
 
 
-def figure(profile: Profile, columns: int = 8) -> Figure:
-    """One anomalous sample per group: photograph with its truth, and the map; a line where the model has no head."""
-    if not probes.has_head(experiments.model_path(profile, "base")):
-        picture = figures.new(6.5, 1.0)
-        picture.text(0.5, 0.5, f"{profile.model.base} has no grounding head", ha="center", va="center")
-        return picture
-    tower = probes.Tower(experiments.model_path(profile, "base"))
+def figure(profile: Profile) -> Figure | None:
+    """One anomalous sample per group: photograph with its truth, and the map; None without a grounding head."""
+    path = experiments.model_path(profile, "base")
+    if not probes.has_head(path):
+        return None
+    tower = probes.Tower(path)
     chosen = [(n, next(s for s in g if s.label)) for n, g in sources(profile, 40).items() if any(s.label for s in g)]
     picture = figures.new(1.7 * len(chosen), 3.8)
     axes = picture.subplots(2, len(chosen), squeeze=False)

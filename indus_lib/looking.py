@@ -1,4 +1,4 @@
-"""What a photograph asks for: the first lesson of a miniature's tower (not in the paper; the 8B needs none).
+"""What a photograph asks for: the first lesson of a miniature's tower (not in the paper; nor for the 8B).
 
 The base's tower was made to find marks, not to tell an even sheet from a plate with a row on it, and a language model
 that begins anew learns little of that through it (docs/log.md). So its last blocks first learn, with a head that is

@@ -1,9 +1,9 @@
 """What words alone teach: to repeat a box, to compare two names, to go from a finding to a verdict (miniature only).
 
-The 8B can do all of it. A language model of a few million parameters that starts anew knows texts by heart instead,
-which is worth nothing on a product it has not seen (docs/log.md). So nothing can be known by heart here: the boxes that
-an observation names lie elsewhere each time (`Redraw`), forms have each other's names, and in some answers the finding
-is turned round, so that what follows comes from it alone.
+The 8B is expected to do all of it (not measured). A language model of 1.4 million parameters that starts anew knows
+texts by heart instead, which is worth nothing on a product it has not seen (docs/log.md). So nothing can be known by
+heart here: the boxes that an observation names lie elsewhere each time (`Redraw`), forms have each other's names, and
+in some answers the finding is turned round, so that what follows comes from it alone.
 
 `Practice` holds the second rounds of a corpus without first turn and pictures, every token at the position that it has
 in its conversation: what is looked up at one distance is not found at another. It is taught before SFT (`lesson`) and

@@ -38,7 +38,8 @@ CALLS = {
 }
 PER_MECHANISM = (400, 240)  # images for fitting, for scoring
 AT_ONCE = 16  # images a job
-HEAD = "grounding.safetensors"
+HEAD = "grounding.safetensors"  # in the folder of a base model
+NOT_HERE = "Not measured here: it takes stand-ins, which name their mechanisms, and a base with a grounding head."
 Features = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
@@ -73,7 +74,7 @@ class Tower:
 
 
 def has_head(path: Path | str) -> bool:
-    """Whether a grounding head lies with the model: the miniature's base alone has one."""
+    """Whether the model at `path` came with the grounding head of its pre-training; no model of the hub has one."""
     return (Path(path) / HEAD).is_file()
 
 
@@ -151,10 +152,10 @@ def by_mechanism(samples: Sequence[Sample], known: dict[str, str], name: str, li
 
 def table(profile: Profile) -> Table:
     """AUROC per mechanism and view, with interval; empty where there is no sidecar (real sets) or no grounding head."""
-    path = Path(experiments.model_path(profile, "base"))
+    path = experiments.model_path(profile, "base")
     notes = ("AUROC in percent of a linear probe; fitted on pool categories, scored on unseen stand-in categories.",)
     if not profile.data.standins or not has_head(path):
-        return Table("probes", "Do the tools carry information?", profile.name, profile.hash, (), notes)
+        return Table("probes", "Do the tools carry information?", profile.name, profile.hash, (), (NOT_HERE,))
     root = experiments.data_root(profile)
     pool = experiments.pool(profile)
     test = [s for group in experiments.test_sets(profile).values() for s in group]
@@ -194,8 +195,10 @@ def _looked(path: Path, samples: Sequence[Sample], tools: Sequence[str]) -> tupl
     return tower.pooled(photos), *(tool_features(tower, tool, samples, photos) for tool in tools)
 
 
-def figure(table: Table) -> Figure:
-    """Bars per mechanism: global view, right tool, wrong tool."""
+def figure(table: Table) -> Figure | None:
+    """Bars per mechanism: global view, right tool, wrong tool; None of an empty table."""
+    if not table.rows:
+        return None
     picture = figures.new(6.5, 3.6)
     axis = picture.subplots()
     names = list(dict.fromkeys(r.column for r in table.rows))
@@ -208,7 +211,6 @@ def figure(table: Table) -> Figure:
     axis.set_xticks(range(len(names)), [f"{n}\n({RIGHT[n]})" for n in names])
     axis.axhline(50, color="grey", lw=0.8)
     axis.set(ylim=(40, 101), ylabel="AUROC (%), unseen categories")
-    if table.rows:
-        axis.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axis.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figures.caveat(picture, table.profile)
     return picture

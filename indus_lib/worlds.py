@@ -220,25 +220,6 @@ def check_frozen(root: str | Path, sets: Sequence[str] | None = None) -> list[st
     return complaints
 
 
-def contact_sheet(root: str | Path, columns: int = 12, rows: int = 6, side: int = 160) -> np.ndarray:
-    """Evenly chosen images of a set in a grid, (rows * side, columns * side, 3) uint8 RGB."""
-    base = Path(root)
-    names = sorted(json.loads((base / SIDECAR).read_text(encoding="utf-8")))
-    picks = [names[k] for k in np.linspace(0, len(names) - 1, min(columns * rows, len(names))).astype(int)]
-    sheet = np.full((rows * side, columns * side, 3), 255, np.uint8)
-    for k, name in enumerate(picks):
-        image = cv2.imread(str(base / name), cv2.IMREAD_COLOR)
-        if image is None:
-            raise WorldError(
-                f"{base / name}: listed in {SIDECAR} but not readable; remove the set and run `make world`"
-            )
-        scale = (side - 4) / max(image.shape[:2])
-        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)[..., ::-1]
-        y, x = (k // columns) * side + 2, (k % columns) * side + 2
-        sheet[y : y + small.shape[0], x : x + small.shape[1]] = small
-    return sheet
-
-
 def clean(root: str | Path) -> None:
     """Remove what killed runs left behind."""
     for name in SETS:

@@ -136,10 +136,6 @@ def test_frozen_hashes_are_complete_and_notice_a_changed_world(world, tmp_path) 
     assert len(worlds.check_frozen(tmp_path, ["visa"])) == 1
 
 
-def test_contact_sheet_has_the_asked_size(world) -> None:
-    assert worlds.contact_sheet(world / "dtd", columns=4, rows=2, side=64).shape == (128, 256, 3)
-
-
 @pytest.mark.parametrize("wrong", [{"sets": ["nope"]}, {"scale": 0.0}, {"n_workers": 0}, {"seed": -1}])
 def test_bad_requests_write_nothing(tmp_path, wrong: dict) -> None:
     with pytest.raises(ValueError, match="write_world"):
