@@ -1,6 +1,6 @@
 """Accuracy-gated GRPO (paper section 6): a thin subclass of TRL's `GRPOTrainer`.
 
-TRL keeps the objective (group advantage, clipped ratio, k3 KL), the optimiser, checkpoints and distribution. We replace
+TRL keeps the objective (group advantage, clipped ratio, k3 KL), the optimiser and checkpoints. We replace
 where the tokens come from: `_generate` runs the *inspection loop* (`loop.rollout`) around the live policy, so that RL
 sees the tools, prompts, images and stopping rules of inference, and nothing can drift apart.
 
@@ -20,8 +20,9 @@ Departures from the paper, and what it leaves open
     text; where that gives other ids (metric `retokenised`) the ratio still starts at 1, a negligible bias.
  7. Vision frozen by default (GRPO moves little, and the tower of the tiny model overfits first).
  8. "answer-strict" and "recall-guarded" are unexplained: see `rewards`.
- 9. ZeRO-3: weights are gathered once per step for the rollouts, inside which ranks may generate different numbers of
-    tokens; FSDP needs the loop's fixed two `reply` and two `margins` calls, which hold when no image fails to load.
+ 9. The paper trains on four GPUs with ZeRO-3, we on one. What follows was written for several processes and has not
+    been run on them: under ZeRO-3 weights are gathered once per step for the rollouts, inside which ranks may generate
+    different numbers of tokens; FSDP needs the loop's fixed two `reply` and two `margins` calls.
 
 Guards and their remedies are in `grpo_metrics.GUARDS`.
 """

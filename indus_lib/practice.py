@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from . import protocol
-from .train_data import IGNORED, Encoded, collate, goes_on, name_ids, number_ids, token
+from .train_data import IGNORED, Encoded, collate, number_ids, token
 
 WARMUP = 30  # steps; not in paper, like all below
 CLIP = 1.0  # norm of the gradient
@@ -42,7 +42,7 @@ class Redraw:
     Attributes:
         numbers: (101,) ids of 0, 10, ... 1000, or (0,).
         names: (4,) ids of `protocol.FORMS`, or (0,).
-        goes_on: (V,) bool (`train_data.goes_on`).
+        goes_on: (V,) bool (`goes_on`).
     """
 
     def __init__(self, processor: Any) -> None:
@@ -70,6 +70,18 @@ class Redraw:
             side = box[high] - box[low]
             start = int(torch.randint(len(self.numbers) - max(side, 0), ())) + max(-side, 0)
             ids[at[low]], ids[at[high]] = self.numbers[start], self.numbers[start + side]
+
+
+def name_ids(processor: Any) -> np.ndarray:
+    """(4,) ids of `protocol.FORMS` inside a sentence; (0,) for a tokenizer that has no token of its own for each."""
+    found = [processor.tokenizer.encode(f" {name}", add_special_tokens=False) for name in protocol.FORMS]
+    return np.array([i[0] for i in found] if all(len(i) == 1 for i in found) else [], dtype=np.int64)
+
+
+def goes_on(processor: Any) -> np.ndarray:
+    """(V,) bool, whether a token goes on with the word before it, as `ted` does behind ` dot`."""
+    pieces = processor.tokenizer.convert_ids_to_tokens(list(range(len(processor.tokenizer))))
+    return np.array([piece is not None and piece[:1].isascii() and piece[:1].isalpha() for piece in pieces])
 
 
 def withhold(inputs: dict[str, Any], share: float, redraw: Redraw) -> dict[str, Any]:

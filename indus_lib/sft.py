@@ -1,8 +1,9 @@
 """Supervised cold start on Indus-CoT (paper section 5): negative log-likelihood of the generated tokens only.
 
-`transformers.Trainer` does the training, so `accelerate launch` gives DDP, FSDP and DeepSpeed ZeRO-3. What is ours:
-the collator (`train_data`), batches of similar length, and a result that any policy opens by its path: LoRA adapters
-are merged, full weights saved as they are. A killed run goes on from its last checkpoint when called again.
+`transformers.Trainer` does the training, in one process on one GPU, which an 8B with an adapter fits; on several GPUs
+runs go side by side (`experiments.ablate`). What is ours: the collator (`train_data`), batches of similar length, and a
+result that any policy opens by its path: LoRA adapters are merged, full weights saved as they are. A killed run goes on
+from its last checkpoint when called again.
 
 Departures from the paper: learning rate, schedule, weight decay and LoRA-or-full are ours (not given); every other
 trajectory is learnt under a shorter list of tools (`train_data.offered`). For the miniature alone, none of it for the
@@ -168,10 +169,7 @@ def train(
     Returns:
         `out`, to be opened by `tiny_model.load` or `LocalPolicy.from_path`.
 
-    Raises:
-        ValueError: Empty corpus, or a lesson of the tower under LoRA, which keeps the base's.
-        FileNotFoundError: No model at `base`.
-    """
+    Raises ValueError for an empty corpus, or a lesson of the tower under LoRA, which keeps the base's."""
     out = Path(out)
     _check(corpus, config, lora)
     facts = {"config": asdict(config), "lora": lora, "seed": seed}

@@ -12,6 +12,8 @@ decoding and encoding again need not give the same ids.
 
 from __future__ import annotations
 
+import tempfile
+import warnings
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +26,7 @@ from tqdm.auto import tqdm
 
 from .policies import Conversation
 from .processing import END_OF_TURN, IndusProcessor, images_of, render
-from .protocol import FINDING, FORMS, NAMED, ROUTE, TOOL_NAMES
+from .protocol import FINDING, NAMED, ROUTE, TOOL_NAMES
 
 IGNORED = -100  # label of a token that is not learnt
 GIVEN, SPOKEN, NAME, DECISION = range(4)  # what a token is
@@ -97,18 +99,6 @@ def number_ids(processor: IndusProcessor) -> np.ndarray:
     """(101,) ids of 0, 10, ... 1000; (0,) for a tokenizer that has no token of its own for each."""
     found = [_ids(str(n), processor) for n in range(0, 1001, 10)]
     return np.array([i[0] for i in found] if all(len(i) == 1 for i in found) else [], dtype=np.int64)
-
-
-def name_ids(processor: IndusProcessor) -> np.ndarray:
-    """(4,) ids of `protocol.FORMS` inside a sentence; (0,) for a tokenizer that has no token of its own for each."""
-    found = [_ids(f" {name}", processor) for name in FORMS]
-    return np.array([i[0] for i in found] if all(len(i) == 1 for i in found) else [], dtype=np.int64)
-
-
-def goes_on(processor: IndusProcessor) -> np.ndarray:
-    """(V,) bool, whether a token goes on with the word before it, as `ted` does behind ` dot`."""
-    pieces = processor.tokenizer.convert_ids_to_tokens(list(range(len(processor.tokenizer))))
-    return np.array([piece is not None and piece[:1].isascii() and piece[:1].isalpha() for piece in pieces])
 
 
 def token(text: str, processor: IndusProcessor) -> int:
@@ -191,20 +181,13 @@ def _expand(
 
 
 def encode_all(
-    conversations: Iterable[Conversation],
-    processor: IndusProcessor,
-    *,
-    max_length: int,
-    total: int | None = None,
+    conversations: Iterable[Conversation], processor: IndusProcessor, *, max_length: int, total: int | None = None,
     progress: str = "encode",
-) -> list[Encoded]:
+) -> list[Encoded]:  # fmt: skip
     """Encode a corpus once, one conversation at a time: the photographs themselves are not kept.
 
-    A conversation longer than `max_length` tokens is left out, and a warning says how many were: cutting it would train
-    on half an answer.
-
-    Raises:
-        ValueError: More than `TOO_LONG` of them are: what is left would be another corpus.
+    Those longer than `max_length` tokens are left out, and a warning says how many: cut, they would teach half answers.
+    Raises ValueError where more than `TOO_LONG` of them are: what is left would be another corpus.
     """
     bar = tqdm(conversations, desc=progress, total=total, disable=not progress, unit="conversation")
     encoded, long = [], []

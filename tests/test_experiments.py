@@ -1,12 +1,13 @@
 """Which images, models and runs the notebooks get."""
 
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from indus_lib import experiments, grounding, probes, profiles
+from indus_lib import experiments, grounding, probes, profiles, reply_cache, training_runs, workers
 from indus_lib.samples import Sample
 
 P = profiles.get("smoke")
@@ -133,3 +134,46 @@ def test_a_patch_that_holds_the_mark_must_stand_out(monkeypatch):
     logits[1, 2:4, -1] = 5
     tower = SimpleNamespace(patches=lambda photos, view: [(None, logits), (None, -logits), (None, logits)])
     assert grounding._patch_aurocs(tower, samples(3), False) == [1.0, 0.0]
+
+
+def test_real_iads_validation_part_is_other_products(monkeypatch):
+    """Its lists have the same products and no anomalies in `train`; every sixth product is kept back."""
+    names = ["bolt", "cap", "dial", "eye", "fan", "gear", "hook", "iron", "jar", "knob", "lamp", "mug", "nut", "oven"]
+    every = [
+        replace(s, id=f"{name}/{s.id}", category=name) for name in names for s in samples(4)
+    ]  # both labels of each product
+    monkeypatch.setattr(experiments, "_both_lists", lambda path: every)
+    monkeypatch.setattr(experiments, "test_categories", lambda p: ["cap"])
+    real = profiles.get("qwen3-vl-8b")
+    train, held = (experiments.pool(real, split) for split in ("train", "test"))
+    assert {s.category for s in held} == {"gear", "mug"}
+    assert {s.category for s in train} == set(names) - {"cap", "gear", "mug"}
+    assert all({s.label for s in part} == {True, False} for part in (train, held))
+
+
+def test_the_teacher_comes_from_the_environment(monkeypatch, tmp_path):
+    for name in ("URL", "MODEL", "KEY"):
+        monkeypatch.delenv(f"INDUS_TEACHER_{name}", raising=False)
+    with pytest.raises(ValueError, match="set INDUS_TEACHER_URL"):
+        reply_cache.teacher_of_environment(tmp_path / "replies.jsonl")
+    monkeypatch.setenv("INDUS_TEACHER_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("INDUS_TEACHER_MODEL", "big")
+    monkeypatch.setenv("INDUS_TEACHER_KEY", "secret")
+    asked = reply_cache.teacher_of_environment(tmp_path / "replies.jsonl")
+    assert asked.name == "big@127.0.0.1" and asked.policy._key == "secret"
+
+
+@pytest.mark.parametrize(
+    ("count", "named", "found"), [(0, "", []), (2, "", ["0", "1"]), (2, "3,5", ["3", "5"]), (1, "5,7", ["5"])]
+)
+def test_gpus_are_named_as_they_are_made_visible(monkeypatch, count, named, found):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert workers.gpus() == found
+    assert experiments.side_by_side() == (count or min(os.cpu_count() or 1, experiments.MOST_WORKERS))
+
+
+def test_a_process_alone_trains_on_one_gpu():
+    alone, ranked = SimpleNamespace(world_size=1, n_gpu=8), SimpleNamespace(world_size=8, n_gpu=1)
+    assert training_runs.on_one_gpu(alone)._n_gpu == 1
+    assert not hasattr(training_runs.on_one_gpu(ranked), "_n_gpu")

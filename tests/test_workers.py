@@ -50,3 +50,12 @@ def test_what_is_done_beside_the_body_is_done(tmp_path: Path) -> None:
             time.sleep(0.1)
     (found,) = tmp_path.iterdir()
     assert int(found.name) != os.getpid()
+
+
+def seen(k: int) -> str:
+    time.sleep(0.2)  # so that both processes get some
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def test_each_process_sees_one_gpu() -> None:
+    assert set(run_jobs(seen, [(k,) for k in range(12)], 2, few=2, gpus=["4", "7"])) == {"4", "7"}
