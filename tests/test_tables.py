@@ -201,6 +201,16 @@ def test_what_a_missing_tool_costs_by_mechanism(tmp_path: Path) -> None:
     assert comparisons.read_mechanisms(tmp_path, {"mvtec": samples, "visa": []}) == {"mvtec:s1": "small"}
 
 
+def test_how_often_the_fitting_tool_is_asked_for() -> None:
+    """Six of eight small marks get their crop, and all of those are right; of the others, one of two."""
+    every = [episode(i, i % 2 == 0, i % 2 == 0 or i == 7, tools=("crop",) if i < 6 else ("measure",)) for i in range(8)]
+    mechanisms = {f"mvtec:{e.sample_id}": "small" for e in every}
+    table = comparisons.tool_choice_table({"full": {"mvtec": every}}, mechanisms, "tiny", "x")
+    row = "small: crop"
+    assert (table.get(row, "asked for").value, table.get(row, "right with it").value) == (75.0, 100.0)
+    assert table.get(row, "right without it").value == 50.0 and len(table.rows) == 3
+
+
 def test_tables_made_twice_are_the_same_to_the_byte() -> None:
     def made() -> list[str]:
         found = [*benchmarks.build(RUNS, "tiny", "x").values(), comparisons.difference_table(RUNS, "tiny", "x")]
