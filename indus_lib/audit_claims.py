@@ -2,7 +2,8 @@
 
 A claim "A beats B" is supported when the 95 % interval of our paired difference, averaged over the five data sets, lies
 above 0 (on every measured set of the claim when not all five were run). An interval that holds 0 does not support it.
-The smoke profile tests nothing: its model is random.
+The smoke profile tests nothing: its model is random. Where RL does not show, neither do its rewards and group sizes:
+not testable.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from . import paper
 from .comparisons import difference_name
 from .tables import Row, Table
+from .variants import VARIANTS
 
 SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = "supported", "not supported", "not testable here"
 VERDICT = "verdict"
@@ -37,12 +39,33 @@ def claim_rows(claim: Mapping[str, Any], tables: Tables, profile: str) -> list[R
     """The cells of one claim: our numbers per column, and a cell `verdict` whose note gives verdict and reason."""
     if profile == "smoke" and claim["kind"] not in ("sota", "sota_later", "untestable"):
         verdict, why, cells = NOT_TESTABLE, "the smoke profile's numbers mean nothing", []
+    elif idle := _idle(claim, tables):
+        verdict, why, cells = NOT_TESTABLE, idle, list(_difference_cells(claim, tables).values())
     else:
         verdict, why, cells = JUDGES[claim["kind"]](claim, tables)
     origin = f" ({claim['source']})" if "source" in claim else ""
     name = f"{claim['text']}{origin}"
     named = [replace(cell, row=name, note="") for cell in cells]
     return [*named, Row(name, VERDICT, note=f"{verdict}: {why}")]
+
+
+def _idle(claim: Mapping[str, Any], tables: Tables) -> str:
+    """Why a comparison of two ways to run RL tests nothing: RL itself moves nothing here; "" where it does, was not
+    measured, or the claim is about something else. Such runs differ by chance alone, and intervals over images do not
+    hold that chance."""
+    pair = [VARIANTS[claim[side]] for side in ("better", "worse") if side in claim]
+    if (
+        len(pair) < 2
+        or not all(v.trained for v in pair)
+        or pair[0].start != pair[1].start
+        or pair[0].tools != pair[1].tools
+    ):
+        return ""
+    rl = {"better": "full", "worse": "sft", "table": claim["table"]}
+    average = _difference_cells(rl, tables).get(paper.AVERAGE)
+    if average is None or average.ci is None or average.ci[0] > 0 or average.ci[1] < 0:
+        return ""
+    return f"RL itself changes nothing that shows here: full - sft {average.value:+.1f} {_bounds(average)}"
 
 
 def _cells(tables: Tables, table_id: str, row: str) -> dict[str, Row]:

@@ -132,6 +132,18 @@ def test_claims_follow_the_data() -> None:
     assert down["The agent beats its own base model"] == "not supported"
 
 
+def test_where_rl_moves_nothing_its_rewards_are_not_tested() -> None:
+    good, worse = sets(0.95, 0.9, n=40), sets(0.6, 0.6, n=40)
+    runs = {"full": good, "weights_0_0_0": worse, "group_2": worse, "no_crop": worse}
+    reward = "All three auxiliary rewards together contribute"
+    moved = _claims({**runs, "sft": worse})
+    assert moved["Reinforcement learning contributes"] == moved[reward] == "supported"
+    idle = _claims({**runs, "sft": good})
+    assert idle["Reinforcement learning contributes"] == "not supported"
+    assert idle[reward] == idle["A group of 4 beats a group of 2"] == "not testable here"
+    assert idle["The crop tool contributes"] == "supported"  # other tools, not another way to run RL
+
+
 def test_state_of_the_art_is_judged_by_reported_numbers_only() -> None:
     found = _claims({"full": sets(1, 1, n=10)})
     assert found["The same, with the numbers IAD-R1 published later beside it"] == "not supported"
