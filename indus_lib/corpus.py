@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import corpus_stats, images, leakage, parsing, protocol, terse_thoughts, tools
+from . import corpus_stats, images, jsonl, leakage, parsing, protocol, terse_thoughts, tools
 from .corpus_offline import Accepted, Settings, produce
 from .corpus_work import WorkLog, digest_of, made_with, write_atomically
 from .episodes import Episode, ToolCall, Turn, Verdict
@@ -200,8 +200,7 @@ def _write(
         "rejected": dict(sorted(rejected.items())),
         "dropped_categories": dropped, "statistics": statistics,
     }  # fmt: skip
-    lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
-    path = write_atomically(out_dir / FILE, lines)
+    path = write_atomically(out_dir / FILE, "".join(map(jsonl.line, records)))
     write_atomically(out_dir / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     write_atomically(out_dir / CARD, corpus_stats.data_card(report))
     return BuildReport(path, len(records), n, dict(rejected), dropped, statistics)
@@ -219,16 +218,14 @@ def read(path: Path | str, split: str | None = None) -> list[Record]:
     """
     path = Path(path)
     path = path / FILE if path.is_dir() else path
-    records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            record = json.loads(line)
-            if record["version"] != VERSION:
-                raise ValueError(f"schema version {record['version']}, this library reads {VERSION}")
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}, line {number}: not a corpus record ({error})") from error
-        records.append(record)
+    records = jsonl.read(path, _checked, wrong="not a corpus record", advice="build the corpus again")
     return [r for r in records if split is None or r["split"] == split]
+
+
+def _checked(record: Record) -> Record:
+    if record["version"] != VERSION:
+        raise ValueError(f"schema version {record['version']}, this library reads {VERSION}")
+    return record
 
 
 def to_sample(record: Record, folder: Path | str) -> Sample:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from . import jsonl
 from .workers import run_jobs
 
 Job = Callable[..., dict[str, Any]]
@@ -32,20 +33,15 @@ class WorkLog:
         if path.exists() and not self._load(digest):
             os.replace(path, path.with_suffix(".old"))
         if not path.exists():
-            path.write_text(json.dumps({"work": digest}) + "\n", encoding="utf-8")
+            path.write_text(jsonl.line({"work": digest}), encoding="utf-8")
 
     def _load(self, digest: str) -> bool:
-        data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        lines = whole.decode("utf-8").splitlines()
-        if not lines or json.loads(lines[0]) != {"work": digest}:
-            return False
-        for line in lines[1:]:
-            entry = json.loads(line)
-            self.results[entry["key"]] = entry["result"]
-        if len(whole) < len(data):
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
+        with self.path.open("rb") as file:
+            if file.readline() != jsonl.line({"work": digest}).encode():
+                return False
+        jsonl.cut_torn_line(self.path)
+        advice = "delete the line, its work is then done again"
+        self.results = dict(filter(None, jsonl.read(self.path, _entry, wrong="not a result", advice=advice)))
         return True
 
     def fill(self, jobs: Iterable[tuple[str, tuple[Any, ...]]], job: Job, workers: int, progress: str = "") -> None:
@@ -65,8 +61,13 @@ class WorkLog:
             bar = tqdm(results, total=len(missing), desc=progress, disable=not progress, unit="image")
             for (key, _), result in zip(missing, bar, strict=True):
                 self.results[key] = result
-                file.write(json.dumps({"key": key, "result": result}, ensure_ascii=False) + "\n")
+                file.write(jsonl.line({"key": key, "result": result}))
                 file.flush()
+
+
+def _entry(entry: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """(key, result) of a line; None for the first one, which holds the digest."""
+    return None if "work" in entry else (entry["key"], entry["result"])
 
 
 MAKERS = ("boxes", "corpus_offline", "free_text", "images", "parsing", "priors", "protocol", "quality", "row_",

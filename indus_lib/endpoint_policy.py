@@ -23,11 +23,14 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import openai
+from openai.types.chat import ChatCompletion, ChatCompletionMessage
 from PIL import Image
 
+from . import endpoint_margin, protocol
+from .jsonl import encodable
 from .policies import Conversation, Reply
 
-TOP_LOGPROBS = 20  # the most that OpenAI and vLLM give; Yes and No are both among them unless one is certain
+CALL = "<call_tool>"
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -71,7 +74,7 @@ class EndpointPolicy:
         self._base_url, self._model, self._format = base_url, model, image_format
         self._key = os.environ[api_key_env] if api_key_env else ""
         self._limits = (max_concurrency, timeout, retries)
-        self._margins_refused = False
+        self._margins_asked = self._margins_refused = False
 
     def reply(
         self, conversations: Sequence[Conversation], *, max_new_tokens: int, temperature: float = 0.0, seed: int = 0,
@@ -86,23 +89,28 @@ class EndpointPolicy:
                 on_reply(index, reply)
             return reply
 
-        return self._gather(one, len(conversations))
+        return self._gather(one, range(len(conversations)))
 
     def margins(self, conversations: Sequence[Conversation]) -> list[float | None]:
-        """See `Policy.margins`. Needs a server that continues the last message and gives log-probabilities (vLLM).
+        """See `Policy.margins`, and `endpoint_margin` for what can differ from a local model's.
+
+        Needs a server that continues the last message and gives log-probabilities (vLLM). The very first request goes
+        alone: where that is refused (400, 422), no further one is made.
 
         Returns:
-            None for each conversation where the server gives no log-probabilities, or where neither Yes nor No is its
-            most likely next token (it then did not continue our message). Where just one of the two is among the top
-            20, the least likely of these bounds the other, so the margin is an underestimate in size.
+            None for each conversation where the server gives no log-probabilities or would not go on with a tag.
         """
 
         async def one(client: openai.AsyncOpenAI, index: int) -> float | None:
             return await self._margin(client, conversations[index])
 
-        return self._gather(one, len(conversations))
+        indices = range(len(conversations))
+        first = [] if self._margins_asked else self._gather(one, indices[:1])
+        self._margins_asked = self._margins_asked or bool(first)
+        rest = indices[len(first) :]
+        return first + ([None] * len(rest) if self._margins_refused else self._gather(one, rest))
 
-    def _gather(self, one: Callable[[openai.AsyncOpenAI, int], Awaitable[T]], n: int) -> list[T]:
+    def _gather(self, one: Callable[[openai.AsyncOpenAI, int], Awaitable[T]], indices: Sequence[int]) -> list[T]:
         async def all_of_them() -> list[T]:
             concurrency, timeout, retries = self._limits
             gate = asyncio.Semaphore(concurrency)
@@ -115,7 +123,7 @@ class EndpointPolicy:
                     return await one(client, index)
 
             async with client, asyncio.TaskGroup() as group:
-                tasks = [group.create_task(bounded(i)) for i in range(n)]
+                tasks = [group.create_task(bounded(i)) for i in indices]
             return [t.result() for t in tasks]
 
         with ThreadPoolExecutor(1) as thread:  # a notebook's own event loop is running already: use another thread
@@ -130,42 +138,53 @@ class EndpointPolicy:
         choice, usage = completion.choices[0], completion.usage
         return Reply(
             _text(choice.message),
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            completion_tokens=usage.completion_tokens if usage else 0,
+            prompt_tokens=_count(usage, "prompt_tokens"),
+            completion_tokens=_count(usage, "completion_tokens"),
             seconds=time.perf_counter() - start,
             truncated=choice.finish_reason == "length",
         )
 
     async def _margin(self, client: openai.AsyncOpenAI, conversation: Conversation) -> float | None:
-        if self._margins_refused:
-            return None
-        options = {
-            "max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": TOP_LOGPROBS,
-            "extra_body": {"continue_final_message": True, "add_generation_prompt": False},
-        }  # fmt: skip
+        text = protocol.open_text(conversation)
         try:
-            completion = await self._complete(client, conversation, options)
+            if protocol.looks(text):
+                found = await self._log_p(client, conversation, protocol.FOUND)
+                return found and found[0] - found[1]
+            others = (CALL,) if text else (CALL, protocol.THINK_OPEN)
+            branch = await self._log_p(client, conversation, protocol.BRANCH, others)
+            answered = protocol.extend_open(conversation, protocol.MARGIN_PREFIX)
+            verdict = branch and await self._log_p(client, answered, endpoint_margin.VERDICTS)
         except (openai.OpenAIError, MalformedReply) as error:
-            self._margins_refused = isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError)
-            log.warning("no margin from %s: %s", self.name, self._explain(error))
+            refused = isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError)
+            self._margins_refused = self._margins_refused or (refused and not self._margins_asked)
+            what = "no margins at all" if self._margins_refused else "one margin is missing"
+            log.warning("%s: %s: %s", self.name, what, self._explain(error))
             return None
-        given = completion.choices[0].logprobs
-        return (
-            margin_of([(t.token, t.logprob) for t in given.content[0].top_logprobs])
-            if given and given.content
-            else None
-        )
+        return endpoint_margin.margin(branch, verdict) if branch and verdict else None
+
+    async def _log_p(
+        self, client: openai.AsyncOpenAI, conversation: Conversation, ends: tuple[str, str], others: Sequence[str] = ()
+    ) -> tuple[float, float] | None:
+        """See `endpoint_margin.log_p`. An assistant message of no words yet is what any server begins by itself."""
+        begun = bool(protocol.open_text(conversation))
+        options = {
+            "max_tokens": endpoint_margin.MAX_STEPS, "temperature": 0.0, "logprobs": True,
+            "top_logprobs": endpoint_margin.TOP_LOGPROBS,
+            "extra_body": {"continue_final_message": begun, "add_generation_prompt": not begun},
+        }  # fmt: skip
+        completion = await self._complete(client, conversation if begun else conversation[:-1], options)
+        return endpoint_margin.log_p(endpoint_margin.steps_of(completion.choices[0]), ends, others)
 
     async def _complete(
         self, client: openai.AsyncOpenAI, conversation: Conversation, options: dict[str, Any]
-    ) -> openai.types.chat.ChatCompletion:
+    ) -> ChatCompletion:
         messages = [self._message(m) for m in conversation]
         retries = self._limits[2]
         for attempt in range(retries + 1):
             try:
                 completion = await client.chat.completions.create(model=self._model, messages=messages, **options)
                 return _checked(completion)
-            except ValueError as error:  # our own check, or a body that is no JSON
+            except (ValueError, RecursionError) as error:  # our own check, or a body that is no JSON or too deep
                 if attempt == retries:
                     raise MalformedReply(f"malformed reply, {retries + 1} times: {error}") from error
         raise AssertionError("unreachable")
@@ -176,13 +195,13 @@ class EndpointPolicy:
         if isinstance(content, str) or all(p["type"] == "text" for p in content):
             return {
                 "role": role,
-                "content": content if isinstance(content, str) else "".join(p["text"] for p in content),
+                "content": encodable(content if isinstance(content, str) else "".join(p["text"] for p in content)),
             }
         return {"role": role, "content": [self._part(p) for p in content]}
 
     def _part(self, part: dict[str, Any]) -> dict[str, Any]:
         if part["type"] == "text":
-            return {"type": "text", "text": part["text"]}
+            return {"type": "text", "text": encodable(part["text"])}
         return {"type": "image_url", "image_url": {"url": data_uri(part["image"], self._format)}}
 
     def _explain(self, error: Exception) -> str:
@@ -201,27 +220,22 @@ def data_uri(image: np.ndarray | Image.Image, image_format: str = "png") -> str:
     return f"data:image/{image_format};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def margin_of(top: Sequence[tuple[str, float]]) -> float | None:
-    """log p(Yes) - log p(No) from the most likely next tokens; see `EndpointPolicy.margins`."""
-    best: dict[str, float] = {}
-    for token, logprob in top:
-        best[token.strip()] = max(logprob, best.get(token.strip(), float("-inf")))
-    if not best or max(best, key=best.__getitem__) not in ("Yes", "No"):
-        return None
-    least = min(best.values())
-    return best.get("Yes", least) - best.get("No", least)
-
-
-def _checked(completion: Any) -> openai.types.chat.ChatCompletion:
+def _checked(completion: Any) -> ChatCompletion:
     """The client passes on whatever JSON (or text) came with status 200: look before use."""
     choices = getattr(completion, "choices", None)
-    message = getattr(choices[0], "message", None) if choices else None
-    if message is None or not isinstance(getattr(message, "content", None), str | None):
+    message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+    if not isinstance(message, ChatCompletionMessage) or not isinstance(message.content, str | None):
         raise ValueError(f"no message in {str(completion)[:120]!r}")
     return completion
 
 
-def _text(message: Any) -> str:
+def _count(usage: Any, name: str) -> int:
+    """Tokens as the server counts them, 0 where it does not say: no reply is lost for that."""
+    value = getattr(usage, name, None)
+    return value if isinstance(value, int) else 0
+
+
+def _text(message: ChatCompletionMessage) -> str:
     """Assistant text; a server with a reasoning parser hands the thinking back apart, so put it back in front."""
     thinking = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
-    return (f"<think>{thinking}</think>" if thinking else "") + (message.content or "")
+    return encodable((f"<think>{thinking}</think>" if thinking else "") + (message.content or ""))

@@ -6,13 +6,13 @@ Images are not stored: a tool is a pure function of (image, arguments), so a rea
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import jsonl
 from .samples import Box
 
 VERSION = 1
@@ -128,19 +128,14 @@ def write_episodes(path: Path | str, episodes: Iterable[Episode]) -> Path:
     part = path.with_suffix(path.suffix + ".part")
     with part.open("w", encoding="utf-8") as file:
         for episode in episodes:
-            file.write(json.dumps(episode.to_json(), ensure_ascii=False) + "\n")
+            file.write(jsonl.line(episode.to_json()))
     os.replace(part, path)
     return path
 
 
 def read_episodes(path: Path | str) -> Iterator[Episode]:
     """Episodes of a JSONL file. Raises ValueError naming the line that does not read."""
-    with Path(path).open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield Episode.from_json(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}: not an episode ({error})") from error
+    return jsonl.read(path, Episode.from_json, wrong="not an episode", advice="delete the line or inspect again")
 
 
 def is_kept(target: Path, key: str) -> bool:

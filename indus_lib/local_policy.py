@@ -13,7 +13,7 @@ from . import tiny_model
 from .fast_vision import accelerate
 from .policies import Conversation, Reply
 from .processing import VISION_TOKENS, IndusProcessor, images_of, render
-from .protocol import BRANCH, FOUND, MARGIN_PREFIX, looks
+from .protocol import BRANCH, FOUND, MARGIN_PREFIX, extend_open, looks, open_text
 from .vision_memory import SHARED
 
 MARGINS_AT_ONCE = 16  # conversations a pass on a CPU: less padding, and its cache holds them; of 128, 2.4 s for 4.0
@@ -99,12 +99,12 @@ class LocalPolicy:
         values: list[float | None] = []
         size = min(self.batch, MARGINS_AT_ONCE) if self.model.device.type == "cpu" else self.batch
         for chunk in self._chunks(conversations, size):
-            terse = [looks(_last_text(c)) for c in chunk]
+            terse = [looks(open_text(c)) for c in chunk]
             if any(terse) and self._found[0] == self._found[1]:
                 raise ValueError(
                     f"this tokenizer begins {FOUND[0]!r} and {FOUND[1]!r} alike: a terse thought has no margin"
                 )
-            ended = [c if t else _append(c, MARGIN_PREFIX) for c, t in zip(chunk, terse, strict=True)]
+            ended = [c if t else extend_open(c, MARGIN_PREFIX) for c, t in zip(chunk, terse, strict=True)]
             inputs = self.encode(ended, prompt=False)
             log_p = self.model(**inputs, logits_to_keep=len(self._answer) + 1).logits.float().log_softmax(-1)
             found = log_p[:, -1, self._found[0]] - log_p[:, -1, self._found[1]]
@@ -121,13 +121,3 @@ class LocalPolicy:
     @staticmethod
     def _chunks(conversations: Sequence[Conversation], size: int) -> Iterator[Sequence[Conversation]]:
         return (conversations[i : i + size] for i in range(0, len(conversations), size))
-
-
-def _append(conversation: Conversation, text: str) -> Conversation:
-    """The conversation with `text` added to its open assistant message."""
-    last = conversation[-1]
-    return [*conversation[:-1], {**last, "content": [*last["content"], {"type": "text", "text": text}]}]
-
-
-def _last_text(conversation: Conversation) -> str:
-    return "".join(part.get("text", "") for part in conversation[-1]["content"])

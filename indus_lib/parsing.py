@@ -25,7 +25,7 @@ VIOLATIONS = (
     "duplicate_tag",
     "tag_order",
     "observation_in_reply",  # the model wrote an observation itself
-    "bad_call_json",  # not JSON, not {"name","arguments"}, too long or too deep
+    "bad_call_json",  # not JSON, not {"name","arguments"}, too long or too deep, or half a character in it
     "unknown_tool",
     "too_many_calls",
     "call_after_observation",  # only round one may call
@@ -218,9 +218,11 @@ def _load_json(text: str) -> Any:
     if deepest > MAX_DEPTH:
         return None
     try:
-        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        json.dumps(value, ensure_ascii=False).encode()  # "\ud83d" alone is no text: no tokenizer takes it
     except ValueError:
         return None
+    return value
 
 
 def _no_constant(name: str) -> None:

@@ -251,6 +251,17 @@ def add_assistant(conversation: Sequence[dict[str, Any]], text: str) -> list[dic
     return [*conversation, {"role": "assistant", "content": [{"type": "text", "text": text}]}]
 
 
+def open_text(conversation: Sequence[dict[str, Any]]) -> str:
+    """Text of the last message."""
+    return "".join(part.get("text", "") for part in conversation[-1]["content"])
+
+
+def extend_open(conversation: Sequence[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    """The conversation with `text` added to its open assistant message; the caller's list stays as it is."""
+    last = conversation[-1]
+    return [*conversation[:-1], {**last, "content": [*last["content"], {"type": "text", "text": text}]}]
+
+
 def add_observation(conversation: Sequence[dict[str, Any]], results: Iterable[tuple[Any, Any]]) -> list[dict[str, Any]]:
     """The conversation with the observation of `results` added; the caller's list stays as it is."""
     return [*conversation, {"role": "tool", "content": observation_parts(results)}]

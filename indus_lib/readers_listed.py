@@ -139,6 +139,8 @@ def _real_iad_json(path: Path, strict: bool = True) -> dict[str, Any] | None:
     shaped = isinstance(data, dict) and all(isinstance(data.get(part), list) for part in ("train", "test"))
     if not shaped and strict:
         raise DataSetError(f"{path}: not a Real-IAD file: it needs the lists 'train' and 'test'")
+    if shaped and not isinstance(data.get("meta") or {}, dict):
+        raise DataSetError(f"{path}: 'meta' is no object with prefix and normal_class; get the file again")
     return data if shaped else None
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import jsonl
 from .endpoint_policy import EndpointPolicy
 from .policies import Conversation, Policy, Reply
 
@@ -45,14 +46,9 @@ class ReplyCache:
             self._load()
 
     def _load(self) -> None:
-        data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        for line in whole.decode("utf-8").splitlines():
-            entry = json.loads(line)
-            self._known[entry["request"]] = Reply(entry["text"], entry["prompt_tokens"], entry["completion_tokens"])
-        if len(whole) < len(data):
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
+        jsonl.cut_torn_line(self.path)
+        advice = "delete the line, its request is then asked again"
+        self._known = dict(jsonl.read(self.path, _entry, wrong="not a stored reply", advice=advice))
 
     def reply(
         self, conversations: Sequence[Conversation], *, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
@@ -89,7 +85,12 @@ class ReplyCache:
         entry = {"request": key, "text": reply.text, "prompt_tokens": reply.prompt_tokens,
                  "completion_tokens": reply.completion_tokens}  # fmt: skip
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            file.write(jsonl.line(entry))
+
+
+def _entry(entry: dict[str, Any]) -> tuple[str, Reply]:
+    counts = (entry[name] or 0 for name in ("prompt_tokens", "completion_tokens"))  # null: an older library's
+    return entry["request"], Reply(entry["text"], *counts)
 
 
 def request_key(name: str, conversation: Conversation, options: dict[str, Any]) -> str:
@@ -99,7 +100,7 @@ def request_key(name: str, conversation: Conversation, options: dict[str, Any]) 
         digest.update(message["role"].encode())
         for part in message["content"]:
             if part["type"] == "text":
-                digest.update(b"\0t" + part["text"].encode())
+                digest.update(b"\0t" + part["text"].encode("utf-8", "surrogatepass"))
             else:
                 digest.update(b"\0i" + repr(part["image"].shape).encode() + part["image"].tobytes())
     return digest.hexdigest()

@@ -186,7 +186,7 @@ def _balanced(samples: Sequence[Sample], seed: int) -> list[Sample]:
 
 
 def read_description(text: str) -> tuple[str, list[dict[str, Any]]]:
-    """(description, well-formed calls) of a stage-one reply; any text gives something."""
+    """(description, well-formed calls) of a stage-one reply, the first of each tool; any text gives something."""
     match = CALL.search(text[:8000])
     try:
         data = json.loads(match[0]) if match else {}
@@ -194,10 +194,13 @@ def read_description(text: str) -> tuple[str, list[dict[str, Any]]]:
         data = {}
     if not isinstance(data, dict):
         data = {}
-    listed = data.get("calls")
-    turn = parsing.parse_turn(f"<think>x</think><call_tool>{json.dumps(listed)}</call_tool>") if listed else None
-    calls = [c for c in turn.calls if c["name"] in protocol.TOOL_NAMES] if turn else []
-    return str(data.get("description") or text)[:1200], calls
+    listed = data.get("calls") or []
+    calls: dict[str, dict[str, Any]] = {}
+    for item in listed if isinstance(listed, list) else [listed]:
+        for call in parsing.parse_turn(f"<call_tool>{json.dumps(item)}</call_tool>").calls:
+            if call["name"] in protocol.TOOL_NAMES:
+                calls.setdefault(call["name"], call)
+    return str(data.get("description") or text)[:1200], list(calls.values())[: parsing.MAX_CALLS]
 
 
 def _run(work: _Work, call: dict[str, Any]) -> tools.ToolResult:

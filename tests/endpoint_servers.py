@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 
 
 def free_port() -> int:
@@ -22,6 +24,29 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def completion(text: str | None, **choice: Any) -> JSONResponse:
+    """A chat completion; `choice` changes or adds fields of its one choice."""
+    message = {"role": "assistant", "content": text, **choice.pop("message", {})}
+    return JSONResponse(
+        {
+            "id": "x", "object": "chat.completion", "created": 1, "model": "m",
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None, **choice}],
+            "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
+        }
+    )  # fmt: skip
+
+
+def ask(text: str) -> list[dict[str, Any]]:
+    """A conversation of one question about a small image."""
+    image = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3)
+    return [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]}]
+
+
+def said(body: dict[str, Any]) -> str:
+    """The question of a request."""
+    return body["messages"][0]["content"][1]["text"]
 
 
 @contextlib.contextmanager

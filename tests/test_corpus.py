@@ -335,6 +335,15 @@ def test_stage_one_replies_of_any_kind_are_read(text) -> None:
     assert isinstance(description, str) and calls == []
 
 
+def test_stage_one_calls_each_tool_once_the_first_that_reads() -> None:
+    crops = [{"name": "crop", "arguments": {"region": [0, 0, n, n]}} for n in range(100, 900, 100)]
+    others = [{"name": name, "arguments": {}} for name in ("saw", "prior", "prior", "enhance", "measure")]
+    listed = [{"name": "crop"}, *crops, *others]
+    _, calls = teacher_endpoint.read_description(json.dumps({"description": "a plate", "calls": listed}))
+    assert [c["name"] for c in calls] == ["crop", "prior", "enhance", "measure"] and calls[0] == crops[0]
+    assert teacher_endpoint.read_description(json.dumps({"calls": crops[1]}))[1] == [crops[1]], "one alone, no list"
+
+
 def test_stage_two_assembly() -> None:
     call = {"name": "prior", "arguments": {}}
     result = (call, type("R", (), {"ok": True, "text": "prior: x", "regions": (), "images": []})())

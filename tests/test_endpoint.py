@@ -7,40 +7,21 @@ import base64
 import io
 import json
 import logging
-import math
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from endpoint_servers import chat_server, free_port, transformers_serve
+from endpoint_servers import ask, chat_server, completion, free_port, said, transformers_serve
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from PIL import Image
 
-from indus_lib import tiny_model
-from indus_lib.endpoint_policy import EndpointPolicy, data_uri, margin_of
+from indus_lib import report, tiny_model
+from indus_lib.endpoint_policy import EndpointPolicy, data_uri
+from indus_lib.episodes import Episode, Turn
 from indus_lib.local_policy import LocalPolicy
-
-
-def completion(text: str | None, **choice: Any) -> JSONResponse:
-    message = {"role": "assistant", "content": text, **choice.pop("message", {})}
-    return JSONResponse(
-        {
-            "id": "x", "object": "chat.completion", "created": 1, "model": "m",
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None, **choice}],
-            "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
-        }
-    )  # fmt: skip
-
-
-def ask(text: str) -> list[dict[str, Any]]:
-    image = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3)
-    return [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]}]
-
-
-def said(body: dict[str, Any]) -> str:
-    return body["messages"][0]["content"][1]["text"]
+from indus_lib.reply_cache import ReplyCache
 
 
 def test_replies_keep_their_order_and_count_tokens() -> None:
@@ -131,6 +112,10 @@ RUBBISH = {
     "content of another type": completion({"a": 1}),  # type: ignore[arg-type]
     "a list": JSONResponse([1, 2]),
     "nothing": Response(b"", media_type="application/json"),
+    "choices by name": JSONResponse({"id": "x", "choices": {"a": 1}}),
+    "a number of choices": JSONResponse({"id": "x", "choices": 3}),
+    "a text as message": JSONResponse({"id": "x", "choices": [{"index": 0, "message": "fine"}]}),
+    "too deep": Response(b'{"choices": ' + b"[" * 200_000, media_type="application/json"),
 }
 
 
@@ -145,6 +130,25 @@ def test_rubbish_is_asked_again_and_then_an_error_not_a_crash(kind: str) -> None
         bad, good = policy.reply([ask("bad"), ask("good")], max_new_tokens=1)
     assert (bad.text, good.text, good.error) == ("", "fine", "") and "malformed" in bad.error
     assert len(b) == 2 + 2 + 1
+
+
+@pytest.mark.parametrize("usage", [None, "x", {}, {"prompt_tokens": "7"}, [1], {"completion_tokens": None}])
+def test_a_reply_is_not_lost_for_its_token_counts(usage: Any, tmp_path: Path) -> None:
+    body = json.loads(completion("fine").body) | {"usage": usage}
+    with chat_server(lambda _, number: JSONResponse(body)) as (url, _):
+        cache = ReplyCache(EndpointPolicy(url, "m", retries=0), tmp_path / "r.jsonl")
+        (reply,) = cache.reply([ask("q")], max_new_tokens=1)
+    assert (reply.text, reply.prompt_tokens, reply.completion_tokens, reply.error) == ("fine", 0, 0, "")
+    turn = Turn(reply.text, prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
+    assert cache.usage.cost(1, 1) == report.cost([Episode("a", turns=(turn,))]).prompt_tokens == 0
+
+
+def test_half_a_character_neither_comes_in_nor_goes_out(tmp_path: Path) -> None:
+    body = completion("x").body.replace(b'"x"', b'"x \\ud83d y"', 2)
+    with chat_server(lambda _, number: Response(body, media_type="application/json")) as (url, bodies):
+        cache = ReplyCache(EndpointPolicy(url, "m", retries=0), tmp_path / "r.jsonl")
+        (reply,) = cache.reply([ask("q \udc00")], max_new_tokens=1)
+    assert (reply.text, said(bodies[0])) == ("x \ufffd y", "q \ufffd")
 
 
 def test_a_refused_request_is_not_repeated_and_one_failure_does_not_lose_the_others() -> None:
@@ -198,39 +202,6 @@ def test_thinking_that_the_server_split_off_is_put_back() -> None:
     ):
         (reply,) = EndpointPolicy(url, "m").reply([ask("q")], max_new_tokens=1)
     assert reply.text == "<think>hm</think><answer>No</answer>"
-
-
-def logprobs(*pairs: tuple[str, float]) -> dict[str, Any]:
-    top = [{"token": t, "logprob": p, "bytes": None} for t, p in pairs]
-    return {"logprobs": {"content": [{**top[0], "top_logprobs": top}], "refusal": None}}
-
-
-def test_margin_comes_from_the_servers_log_probabilities() -> None:
-    opened = [*ask("q"), {"role": "assistant", "content": [{"type": "text", "text": "<think>hm</think><answer>"}]}]
-    pairs = [("Yes", math.log(0.75)), ("No", math.log(0.25)), ("x", -9.0)]
-    with chat_server(lambda body, n: completion("Yes", **logprobs(*pairs))) as (url, bodies):
-        (margin,) = EndpointPolicy(url, "m").margins([opened])
-    assert margin == pytest.approx(math.log(3))
-    sent = bodies[0]
-    assert sent["continue_final_message"] is True and sent["add_generation_prompt"] is False
-    assert sent["logprobs"] is True and sent["max_tokens"] == 1
-
-
-def test_margin_rules_by_hand() -> None:
-    assert margin_of([(" No", -0.1), ("No", -3.0), ("Yes", -2.1)]) == pytest.approx(-2.0)
-    assert margin_of([("Yes", -0.01), ("a", -5.0), ("b", -7.0)]) == pytest.approx(6.99), "bounded by the least likely"
-    assert margin_of([("<think>", -0.1), ("Yes", -3.0), ("No", -4.0)]) is None, "the server began a new message"
-    assert margin_of([]) is None
-
-
-def test_a_server_without_log_probabilities_gives_none_and_is_asked_once() -> None:
-    with chat_server(lambda body, number: completion("Yes")) as (url, _):
-        assert EndpointPolicy(url, "m").margins([ask("q")] * 2) == [None, None]
-    refuse = JSONResponse({"detail": "Unexpected fields in the request"}, status_code=422)
-    with chat_server(lambda body, number: refuse) as (url, bodies):
-        policy = EndpointPolicy(url, "m", max_concurrency=1)
-        assert policy.margins([ask("q")] * 5) == [None] * 5
-    assert len(bodies) == 1
 
 
 def test_inside_a_running_event_loop_as_in_a_notebook() -> None:

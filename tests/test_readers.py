@@ -271,7 +271,9 @@ def test_real_iad(tmp_path, jsons, images):
 def test_real_iad_broken_json_is_named(tmp_path):
     make_real_iad(tmp_path)
     path = tmp_path / "realiad_jsons/realiad_jsons/switch.json"
-    for text in ("{", '{"train": [], "test": 3}', '{"train": [], "test": [{"x": 1}]}', '{"train": [], "test": [5]}'):
+    broken = [json.dumps({"train": [], "test": [], "meta": meta}) for meta in (["x"], "x", 5)]
+    broken += ["{", '{"train": [], "test": 3}', '{"train": [], "test": [{"x": 1}]}', '{"train": [], "test": [5]}']
+    for text in broken:
         path.write_text(text)
         with pytest.raises(DataSetError, match=r"switch\.json"):
             read("real-iad", tmp_path)
