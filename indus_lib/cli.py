@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"indus: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("indus: interrupted, nothing written", file=sys.stderr)
+        what = "the same command goes on from there" if args.run is run_evaluate else "nothing written"
+        print(f"indus: interrupted, {what}", file=sys.stderr)
         return 130
 
 
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--json", action="store_true", help="print the episode as one JSON object")
     inspect.add_argument("--html", type=Path, metavar="OUT", help="also write the trace as one self-contained page")
     inspect.set_defaults(run=run_inspect)
-    evaluate = commands.add_parser("evaluate", help="inspect a data set and write its metrics")
+    evaluate = commands.add_parser("evaluate", help="inspect a data set, write its metrics; goes on when cut off")
     evaluate.add_argument("--layout", required=True, choices=[x for x in readers.LAYOUTS if x != "folder"])
     evaluate.add_argument("--root", required=True, type=Path, metavar="DIR", help="folder of the data set")
     evaluate.add_argument("--out", required=True, type=Path, metavar="FILE.json", help="metrics")
@@ -121,8 +122,9 @@ def run_inspect(args: argparse.Namespace) -> int:
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
-    """`evaluate`: the test split of a data set."""
+    """`evaluate`: the test split of a data set. What was inspected lies beside `--out` until all of it is."""
     from . import loop
+    from .corpus_work import WorkLog
 
     profile = profiles.get(args.profile)
     for path in (args.out, args.episodes):
@@ -130,15 +132,31 @@ def run_evaluate(args: argparse.Namespace) -> int:
     samples = _samples(args)
     policy = _policy(profile, args)
     kept = balanced_limit(samples, args.limit)
+    work = WorkLog(args.out.with_name(args.out.name + ".work.jsonl"), _identity(args, profile, kept))
+    done = {key: Episode.from_json(result) for key, result in work.results.items()}
+    if done:
+        print(f"indus: {len(done)} of {len(kept)} images were inspected before, going on", file=sys.stderr)
     episodes = loop.inspect(
-        policy, kept, profile=profile, mode=args.mode, seed=args.seed, progress=f"{args.layout} ({args.profile})"
-    )
+        policy, kept, profile=profile, mode=args.mode, seed=args.seed, progress=f"{args.layout} ({args.profile})",
+        done=done, on_batch=lambda new: work.add({e.sample_id: e.to_json() for e in new if not e.error}),
+    )  # fmt: skip
     if args.episodes:
         write_episodes(args.episodes, episodes)
     result = evaluation(args, profile, policy.name, samples, episodes)
     write_text(args.out, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    work.path.unlink()
     print(_summary_line(result))
     return 0
+
+
+def _identity(args: argparse.Namespace, profile: profiles.Profile, samples: Sequence[Sample]) -> str:
+    """Hash of all that decides an episode: model, code, settings, images. A changed one is not gone on with."""
+    from .training_runs import identity
+
+    model = f"{args.model} at {args.endpoint}" if args.endpoint else args.model or weights_of(profile)
+    code = ["loop", "endpoint_policy" if args.endpoint else "local_policy"]
+    images = [(s.id, s.category, s.label, str(s.image), s.image.stat().st_size) for s in samples]
+    return identity(model, code, profile=profile.hash, mode=args.mode, seed=args.seed, images=images)
 
 
 def _samples(args: argparse.Namespace) -> list[Sample]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +56,16 @@ class WorkLog:
         missing = [(key, arguments) for key, arguments in dict(jobs).items() if key not in self.results]
         if not missing:
             return
+        results = run_jobs(job, [arguments for _, arguments in missing], workers)
+        bar = tqdm(results, total=len(missing), desc=progress, disable=not progress, unit="image")
+        for (key, _), result in zip(missing, bar, strict=True):
+            self.add({key: result})
+
+    def add(self, results: Mapping[str, dict[str, Any]]) -> None:
+        """Log results that came together, in one write."""
+        self.results.update(results)
         with self.path.open("a", encoding="utf-8") as file:
-            results = run_jobs(job, [arguments for _, arguments in missing], workers)
-            bar = tqdm(results, total=len(missing), desc=progress, disable=not progress, unit="image")
-            for (key, _), result in zip(missing, bar, strict=True):
-                self.results[key] = result
-                file.write(jsonl.line({"key": key, "result": result}))
-                file.flush()
+            file.write("".join(jsonl.line({"key": key, "result": result}) for key, result in results.items()))
 
 
 def _entry(entry: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:

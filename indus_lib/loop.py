@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,9 +50,10 @@ class Trace:
         return not self.error and len(self.parsed) == 1 and bool(self.parsed[0].calls)
 
 
-def inspect(policy: Policy, samples: Sequence[Sample], *, profile: Profile, progress: str = "", **options: Any) -> list[
-    Episode
-]:  # fmt: skip
+def inspect(
+    policy: Policy, samples: Sequence[Sample], *, profile: Profile, progress: str = "",
+    done: Mapping[str, Episode] | None = None, on_batch: Callable[[list[Episode]], None] | None = None, **options: Any,
+) -> list[Episode]:  # fmt: skip
     """Inspect every sample; a sample whose image cannot be read gives an episode with `error` and no verdict.
 
     Args:
@@ -60,18 +61,25 @@ def inspect(policy: Policy, samples: Sequence[Sample], *, profile: Profile, prog
         samples: What to inspect, in the order of the episodes.
         profile: Its `inspection` values rule prompt wording, lengths and batch size.
         progress: Text of the progress bar, "" = none.
+        done: Episodes of an earlier run by sample id; those samples are not inspected again.
+        on_batch: Called with the new episodes of each batch, to store them.
         **options: As for `rollout`.
     """
-    size = profile.inspection.batch
+    size, done = profile.inspection.batch, done or {}
     batches = [samples[i : i + size] for i in range(0, len(samples), size)]
-    bar = tqdm(total=len(samples), desc=progress, disable=not progress, unit="image")
     episodes: list[Episode] = []
-    for number, batch in enumerate(batches):
-        seed = options.get("seed", 0)
-        traces = rollout(policy, batch, config=profile.inspection, **{**options, "seed": seed * 100_003 + number})
-        episodes += [episode(t, policy.name, profile.name, options.get("mode", "agent"), seed) for t in traces]
-        bar.update(len(batch))
-    bar.close()
+    seed, mode = options.get("seed", 0), options.get("mode", "agent")
+    with tqdm(total=len(samples), desc=progress, disable=not progress, unit="image") as bar:
+        for number, batch in enumerate(batches):
+            settings = {**options, "config": profile.inspection, "seed": seed * 100_003 + number}
+            todo = [s for s in batch if s.id not in done]
+            traces = rollout(policy, todo, **settings) if todo else []
+            fresh = [episode(t, policy.name, profile.name, mode, seed) for t in traces]
+            if fresh and on_batch:
+                on_batch(fresh)
+            new = iter(fresh)
+            episodes += [done[s.id] if s.id in done else next(new) for s in batch]
+            bar.update(len(batch))
     return episodes
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from indus_lib import cli, tiny_model
+from indus_lib import cli, loop, profiles, tiny_model
 from indus_lib.episodes import Episode, ToolCall, Turn, Verdict, read_episodes
 
 
@@ -181,3 +184,88 @@ def test_evaluate_on_real_photographs_counts_every_image(
     assert (result["n_normal"], result["n_anomalous"]) == counts
     verdicts = sum(e.verdict is not None for e in read_episodes(episodes))
     assert verdicts + result["n_unparsed"] == sum(counts) and result["errors"] == 0
+
+
+KILLED = """
+import os, signal, sys
+from test_cli import small
+from indus_lib import cli, loop, profiles
+profiles.get, rollout, calls = small(profiles.get), loop.rollout, []
+
+def dying(*args, **options):
+    calls.append(1)
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rollout(*args, **options)
+
+loop.rollout = dying
+cli.main(sys.argv[1:])
+"""
+
+
+def small(get: Callable[[str], profiles.Profile]) -> Callable[[str], profiles.Profile]:
+    """Profiles with batches of 4 and short replies."""
+
+    def smaller(name: str) -> profiles.Profile:
+        return replace(get(name), inspection=replace(get(name).inspection, batch=4, max_new_tokens=6))
+
+    return smaller
+
+
+def timeless(path: Path) -> list[dict[str, Any]]:
+    """Episodes without what a clock decides; margins of another process to four digits."""
+    plain = [e.to_json() for e in read_episodes(path)]
+    for e in plain:
+        e["margin"], e["margin_before"] = round(e["margin"], 4), round(e["margin_before"], 4)
+        e.update(seconds=0, turns=[t["text"] for t in e["turns"]])
+    return plain
+
+
+def test_a_killed_evaluation_goes_on_where_it_was(
+    dataset: Path, model: str, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out, work = tmp_path / "cut.json", tmp_path / "cut.json.work.jsonl"
+    common = ["evaluate", "--layout", "mvtec", "--root", str(dataset), "--model", model, "--category", "nut"]
+    command = [*common, "--out", str(out), "--episodes", str(tmp_path / "cut.jsonl")]
+    environment = {**os.environ, "PYTHONPATH": f"{repo}:{repo / 'tests'}"}
+    assert subprocess.run([sys.executable, "-c", KILLED, *command], env=environment).returncode == -signal.SIGKILL
+    assert not out.exists() and work.read_bytes().count(b"\n") == 1 + 4
+    inspected: list[int] = []
+    rollout = loop.rollout
+    monkeypatch.setattr(profiles, "get", small(profiles.get))
+    monkeypatch.setattr(loop, "rollout", lambda p, s, **o: inspected.append(len(s)) or rollout(p, s, **o))
+    assert cli.main(command) == 0 and inspected == [4]
+    assert "4 of 8 images were inspected before" in capfd.readouterr().err and not work.exists()
+    assert cli.main([*common, "--out", str(tmp_path / "whole.json"), "--episodes", str(tmp_path / "whole.jsonl")]) == 0
+    assert timeless(tmp_path / "cut.jsonl") == timeless(tmp_path / "whole.jsonl")
+    cut, whole = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("cut", "whole"))
+    assert {k: v for k, v in cut.items() if k not in ("seconds", "tool_ms") and "margin" not in k} == {
+        k: v for k, v in whole.items() if k not in ("seconds", "tool_ms") and "margin" not in k
+    }
+
+
+def test_an_interrupted_evaluation_says_so_and_what_failed_or_changed_is_inspected_again(
+    dataset: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out, inspected = tmp_path / "m.json", []
+    rollout = loop.rollout
+
+    def interrupted(policy: Any, samples: Any, **options: Any) -> list[loop.Trace]:
+        inspected.append(len(samples))
+        if len(inspected) == 2:
+            raise KeyboardInterrupt
+        traces = rollout(policy, samples, **options)
+        traces[0].error = "endpoint down" if len(inspected) == 1 else ""
+        return traces
+
+    monkeypatch.setattr(profiles, "get", small(profiles.get))
+    monkeypatch.setattr(loop, "rollout", interrupted)
+    command = (dataset, out, model, "--category", "nut")
+    assert evaluate(*command) == 130
+    assert capfd.readouterr().err.endswith("\nindus: interrupted, the same command goes on from there\n")
+    assert evaluate(*command) == 0 and inspected == [4, 4, 1, 4]
+    assert evaluate(*command) == 0 and inspected[4:] == [4, 4], "a finished one is done anew"
+    (tmp_path / "m.json.work.jsonl").write_text('{"work": "another"}\n{"key": "nut/test/good/000", "result": {}}\n')
+    assert evaluate(*command, "--seed", "1") == 0 and inspected[6:] == [4, 4]
+    assert (tmp_path / "m.json.work.old").exists()
