@@ -161,7 +161,9 @@ def test_margins_are_the_local_ones_through_the_whole_loop(repo: Path) -> None:
         assert [r.text for r in a.replies] == [r.text for r in b.replies]
         assert b.margin == pytest.approx(a.margin, abs=1e-3)
         assert b.margin_before == pytest.approx(a.margin_before, abs=1e-3)
-    assert given == pytest.approx(local.margins(prefixes), abs=1e-3)
+    # thoughts that it was never taught: what is not among the top 20 is given its bound, never less than it is
+    exact = local.margins(prefixes)
+    assert given == pytest.approx(exact, abs=1e-2) and all(a > b - 1e-3 for a, b in zip(given, exact, strict=True))
 
 
 REFUSED = JSONResponse({"error": {"message": "maximum context length is 4096 tokens"}}, status_code=400)
