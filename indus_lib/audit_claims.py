@@ -2,8 +2,8 @@
 
 A claim "A beats B" is supported when the 95 % interval of our paired difference, averaged over the five data sets, lies
 above 0 (on every measured set of the claim when not all five were run). An interval that holds 0 does not support it.
-The smoke profile tests nothing: its model is random. Where RL does not show, neither do its rewards and group sizes:
-not testable.
+The smoke profile tests nothing: its model is random. Where RL itself does not show, no claim about its rewards and
+group sizes is supported.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def claim_rows(claim: Mapping[str, Any], tables: Tables, profile: str) -> list[R
     """The cells of one claim: our numbers per column, and a cell `verdict` whose note gives verdict and reason."""
     if profile == "smoke" and claim["kind"] not in ("sota", "sota_later", "untestable"):
         verdict, why, cells = NOT_TESTABLE, "the smoke profile's numbers mean nothing", []
-    elif idle := _idle(claim, tables):
-        verdict, why, cells = NOT_TESTABLE, idle, list(_difference_cells(claim, tables).values())
     else:
         verdict, why, cells = JUDGES[claim["kind"]](claim, tables)
+    if verdict == SUPPORTED and (idle := _idle(claim, tables)):
+        verdict, why = NOT_TESTABLE, f"{why}, but {idle}"
     origin = f" ({claim['source']})" if "source" in claim else ""
     name = f"{claim['text']}{origin}"
     named = [replace(cell, row=name, note="") for cell in cells]
@@ -50,7 +50,7 @@ def claim_rows(claim: Mapping[str, Any], tables: Tables, profile: str) -> list[R
 
 
 def _idle(claim: Mapping[str, Any], tables: Tables) -> str:
-    """Why a comparison of two ways to run RL tests nothing: RL itself moves nothing here; "" where it does, was not
+    """Why a comparison of two ways to run RL supports nothing: RL itself moves nothing here; "" where it does, was not
     measured, or the claim is about something else. Such runs differ by chance alone, and intervals over images do not
     hold that chance."""
     pair = [VARIANTS[claim[side]] for side in ("better", "worse") if side in claim]

@@ -85,11 +85,9 @@ def _rowed(b: Bench, features: tuple[str, ...]) -> None:
 
 
 def _signed(b: Bench) -> None:
-    """An even face with a place for the sign, every other one with more on it, which may stand out more."""
+    """An even face with nothing on it but a place for the sign: that is what stands out then."""
     d = b.style.design()
-    colour = _even(d, b)
-    if d.random() < 0.5:
-        _furnish(d, b, colour)
+    _even(d, b)
     b.spot(*d.uniform(-0.1, 0.1, 2))
 
 

@@ -13,7 +13,6 @@ decoding and encoding again need not give the same ids.
 from __future__ import annotations
 
 import tempfile
-import warnings
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +30,6 @@ from .protocol import FINDING, NAMED, ROUTE, TOOL_NAMES
 IGNORED = -100  # label of a token that is not learnt
 GIVEN, SPOKEN, NAME, DECISION = range(4)  # what a token is
 BOX, MOST = 7, 30  # tokens of a box, four numbers with commas between; boxes told apart in a conversation
-TOO_LONG = 0.05  # share of a corpus that may be left out; not in paper
 ON_DISK = 2**22  # bytes of a conversation's pictures from which they are not kept in memory; not in paper
 SHARES = np.array([0, 0, 0.25, 1], np.float32)  # of the decision weight, by kind; not in paper
 
@@ -186,8 +184,9 @@ def encode_all(
 ) -> list[Encoded]:  # fmt: skip
     """Encode a corpus once, one conversation at a time: the photographs themselves are not kept.
 
-    Those longer than `max_length` tokens are left out, and a warning says how many: cut, they would teach half answers.
-    Raises ValueError where more than `TOO_LONG` of them are: what is left would be another corpus.
+    Raises:
+        ValueError: Some are longer than `max_length` tokens; says how many and by how much. Cutting them would train on
+            half an answer, and leaving them out would bend the corpus, so the caller decides.
     """
     bar = tqdm(conversations, desc=progress, total=total, disable=not progress, unit="conversation")
     encoded, long = [], []
@@ -198,11 +197,10 @@ def encode_all(
         else:
             encoded.append(replace(one, pixel_values=_out_of_memory(one.pixel_values)))
     if long:
-        share = len(long) / (len(long) + len(encoded))
-        text = f"{len(long)} conversations ({share:.1%}) have more than {max_length} tokens, up to {max(long)}"
-        if share > TOO_LONG:
-            raise ValueError(f"{text}: raise max_length, show smaller pictures, or shorten the trajectories")
-        warnings.warn(f"{text}, and are left out", stacklevel=2)
+        raise ValueError(
+            f"{len(long)} of {len(long) + len(encoded)} conversations have more than the {max_length} tokens of "
+            f"max_length, up to {max(long)}: raise it, show smaller pictures, or shorten the trajectories"
+        )
     return encoded
 
 

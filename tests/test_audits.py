@@ -132,13 +132,14 @@ def test_claims_follow_the_data() -> None:
     assert down["The agent beats its own base model"] == "not supported"
 
 
-def test_where_rl_moves_nothing_its_rewards_are_not_tested() -> None:
+def test_where_rl_moves_nothing_no_way_to_run_it_is_supported() -> None:
     good, worse = sets(0.95, 0.9, n=40), sets(0.6, 0.6, n=40)
     runs = {"full": good, "weights_0_0_0": worse, "group_2": worse, "no_crop": worse}
     reward = "All three auxiliary rewards together contribute"
     moved = _claims({**runs, "sft": worse})
     assert moved["Reinforcement learning contributes"] == moved[reward] == "supported"
-    idle = _claims({**runs, "sft": good})
+    idle = _claims({**runs, "sft": good, "no_format": good})
+    assert idle["The format reward contributes"] == "not supported"  # what the data does not support stays so
     assert idle["Reinforcement learning contributes"] == "not supported"
     assert idle[reward] == idle["A group of 4 beats a group of 2"] == "not testable here"
     assert idle["The crop tool contributes"] == "supported"  # other tools, not another way to run RL
