@@ -166,10 +166,10 @@ def train(
         save_steps: Steps between checkpoints.
         progress: Whether to show a bar.
 
-    Returns:
-        `out`, to be opened by `tiny_model.load` or `LocalPolicy.from_path`.
+    Returns `out`, to be opened by `tiny_model.load` or `LocalPolicy.from_path`.
 
-    Raises ValueError for an empty corpus, or a lesson of the tower under LoRA, which keeps the base's."""
+    Raises ValueError for an empty corpus, or a lesson of the tower under LoRA, which keeps the base's, and
+    FileNotFoundError without a model at `base`."""
     out = Path(out)
     _check(corpus, config, lora)
     facts = {"config": asdict(config), "lora": lora, "seed": seed}
