@@ -117,33 +117,16 @@ class Point:
     episodes: tuple[Episode, ...]
 
 
-def audit(
-    policy: Policy,
-    samples: Sequence[Sample],
-    *,
-    profile: Profile,
-    disturbances: Sequence[str] = tuple(IMAGES),
-    rates: Sequence[float] = RATES,
-    points: int | None = None,
-    **options: Any,
-) -> list[Point]:
-    """Inspect `samples` undisturbed, under every image disturbance and under every rate of corrupted tool results.
-
-    Args:
-        policy, samples, profile: As for `loop.inspect`.
-        disturbances: Names of `IMAGES`.
-        rates: Shares of corrupted tool results; () = none.
-        points: Use only the strongest so many strengths of each, None = all.
-        **options: For `loop.inspect`.
-    """
-    chosen = conditions(disturbances, rates, points)
-    return [point(policy, samples, name, strength, profile=profile, **options) for name, strength in chosen]
-
-
 def conditions(
     disturbances: Sequence[str] = tuple(IMAGES), rates: Sequence[float] = RATES, points: int | None = None
 ) -> list[tuple[str, float]]:
-    """(disturbance, strength) of every condition: undisturbed, then arguments as for `audit`."""
+    """(disturbance, strength) of every condition, undisturbed first.
+
+    Args:
+        disturbances: Names of `IMAGES`.
+        rates: Shares of corrupted tool results; () = none.
+        points: Only the strongest so many strengths of each, None = all.
+    """
     found = [("none", 0.0)]
     for name in disturbances:
         found += [(name, float(s)) for s in (strengths(name)[-points:] if points else strengths(name))]

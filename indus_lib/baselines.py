@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from . import loop
 from .episodes import Episode, Turn, Verdict
-from .policies import Policy
-from .profiles import Profile
 from .samples import Sample
 
 
@@ -62,11 +58,6 @@ def verdict_episode(
         seconds=seconds,
         seed=seed,
     )
-
-
-def direct(policy: Policy, samples: Sequence[Sample], *, profile: Profile, **options: Any) -> list[Episode]:
-    """The paper's baseline protocol (section 3): one zero-shot prompt, free text, last stated conclusion wins."""
-    return loop.inspect(policy, samples, profile=profile, mode="direct", **options)
 
 
 def references(samples: Sequence[Sample], *, seed: int = 0, profile: str = "") -> dict[str, list[Episode]]:

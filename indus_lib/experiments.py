@@ -250,13 +250,13 @@ def _key(path: Path | str, profile: Profile, samples: Sequence[Sample], variant:
 def ablate(profile: Profile, runs: Sequence[str], seeds: int = 1) -> dict[str, dict[str, list[Episode]]]:
     """Train and evaluate `runs` for seeds 0..`seeds`-1; the episodes of all seeds stand in one list per set.
 
-    On a CPU the runs go side by side, one thread each: the miniature keeps one core busy, not two.
+    On a CPU the runs go side by side, one thread each: the miniature keeps one core busy, not two. SFT begins: longest.
     """
     todo = [(run, seed) for run in runs for seed in range(1 if run == "base" else seeds)]
     taught = {seed for run, seed in todo if VARIANTS[VARIANTS[run].model_of or run].trained}
     images = Images(test_sets(profile), {seed: prompts(profile, seed) for seed in sorted(taught)})
     current = [train(profile, "sft", seed) for seed in sorted({s for run, s in todo if run != "base"})]
-    models = list(dict.fromkeys((VARIANTS[run].model_of or run, seed) for run, seed in todo))  # each by one process
+    models = sorted({(VARIANTS[r].model_of or r, s): 0 for r, s in todo}, key=lambda model: VARIANTS[model[0]].trained)
     for job, part, text in ((_train_job, models, "train runs"), (_evaluate_job, todo, "inspect runs")):
         workers = min(side_by_side(), len(part))
         jobs = [(profile, run, seed, images, tuple(current)) for run, seed in part]

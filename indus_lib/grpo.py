@@ -46,7 +46,6 @@ from .rewards import RewardWeights, Similarity
 from .samples import Sample
 
 WARMUP = 2  # steps; not in paper
-LARGE = 1e9  # parameters; above, activations are recomputed in the backward pass (section 6)
 
 
 def train(
@@ -153,7 +152,6 @@ def balanced(samples: Sequence[Sample], n: int, seed: int = 0) -> list[Sample]:
 
 def arguments(work: Path, config: GRPO, model: Any, seed: int, save_steps: int) -> GRPOConfig:
     """TRL's configuration; the paper's statement stands beside each value it gives."""
-    large = sum(p.numel() for p in model.parameters()) > LARGE
     return training_runs.on_one_gpu(
         GRPOConfig(
             output_dir=str(work),
@@ -176,7 +174,7 @@ def arguments(work: Path, config: GRPO, model: Any, seed: int, save_steps: int) 
             num_iterations=1,  # not in paper: every batch is used once, so the clip acts only across micro-batches
             bf16=torch.cuda.is_available(),  # section 6
             use_cpu=not torch.cuda.is_available(),
-            gradient_checkpointing=large,  # section 6
+            gradient_checkpointing=training_runs.is_large(model),  # section 6
             save_strategy="steps",
             save_steps=save_steps,
             save_total_limit=1,

@@ -154,10 +154,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     profile = profiles.get(args.profile)
-    if args.check_data and missing_data(profile):
-        raise ValueError(missing_data(profile))
-    if args.notebook is None:
-        return 0
     declared = parameters_of(args.notebook) if args.notebook.is_file() else {}
     given = {"profile": args.profile, **({"seeds": args.seeds} if "seeds" in declared else {})}
     given |= {name: _typed(value, declared.get(name)) for name, value in args.p}
@@ -183,13 +179,12 @@ def _typed(text: str, default: Any) -> Any:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m indus_lib.notebook_runs", description="Run a notebook headless.")
-    parser.add_argument("notebook", type=Path, nargs="?")
+    parser.add_argument("notebook", type=Path)
     parser.add_argument("--profile", default="tiny")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, for notebooks that have the parameter")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="parameter")
     parser.add_argument("--timeout", type=int, default=TIMEOUT, help="seconds for one cell")
     parser.add_argument("--results", type=Path, default=ROOT / "results")
-    parser.add_argument("--check-data", action="store_true", help="fail when the profile's data sets are missing")
     return parser
 
 

@@ -270,15 +270,6 @@ def add_observation(conversation: Sequence[dict[str, Any]], results: Iterable[tu
 # --- where the margin is taken ------------------------------------------------------------------------------------
 
 
-def answer_prefix(text: str) -> str | None:
-    """The turn up to and including its last `<answer>`; None when there is none.
-
-    After a Yes turn's location and type the answer token is all but certain, so the margin here says little.
-    """
-    head, tag, _ = text.rpartition(MARGIN_PREFIX)
-    return head + tag if tag else None
-
-
 def decision_prefix(text: str) -> str | None:
     """The turn up to where its verdict is taken; None when the thinking does not end.
 

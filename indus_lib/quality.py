@@ -212,8 +212,3 @@ def _information(labels: Sequence[bool], choices: Sequence[str]) -> float:
     n = len(labels)
     joint, left, right = Counter(zip(labels, choices, strict=True)), Counter(labels), Counter(choices)
     return sum(c / n * math.log2(c * n / (left[a] * right[b])) for (a, b), c in joint.items())
-
-
-def choice_of(turns: Trajectory) -> str:
-    """The tools of a trajectory as one word, `none` without: crop, crop+enhance, ..."""
-    return "+".join(sorted({c.name for t in turns for c in t.calls})) or "none"

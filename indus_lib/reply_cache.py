@@ -17,17 +17,13 @@ from .policies import Conversation, Policy, Reply
 
 @dataclass
 class Usage:
-    """What was asked and what it took. `cost` in the currency of the prices given."""
+    """What was asked and what it took."""
 
     requests: int = 0
     from_cache: int = 0
     failed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-
-    def cost(self, prompt_price: float, completion_price: float) -> float:
-        """Cost at prices per million tokens."""
-        return (self.prompt_tokens * prompt_price + self.completion_tokens * completion_price) / 1e6
 
 
 class ReplyCache:

@@ -1,6 +1,6 @@
 """A zero-shot detector without training and without language: a defect is what resembles nothing else in its image.
 
-Every patch is described by a feature vector (a vision tower's, or hand-made ones); its score is the mean distance to
+Every patch is described by a feature vector; its score is the mean distance to
 its nearest patches elsewhere in the same image. Only the decision threshold is fitted, on validation images of the
 training pool, whose categories are disjoint from the test sets'.
 """
@@ -27,32 +27,6 @@ Features = Callable[[np.ndarray], np.ndarray]
 NEIGHBOURS = 0.05  # share of the other patches that count as nearest; not in paper
 NEAR = 1  # patches this close are no evidence of repetition; not in paper
 TOP = 0.02  # share of patches averaged into the image score; not in paper
-SIDE = 384  # longer side for the hand-made features; not in paper
-CELL = 16  # pixels a side of a hand-made patch; not in paper
-
-
-def filter_features(image: np.ndarray) -> np.ndarray:
-    """Hand-made patch features (h, w, 12): colour means and spreads, edge energy by direction, fine structure."""
-    scale = SIDE / max(image.shape[:2])
-    size = [max(CELL, round(n * scale / CELL) * CELL) for n in image.shape[1::-1]]
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float32)
-    grey = cv2.GaussianBlur(lab[..., 0], (0, 0), 0.8)
-    dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
-    angle = np.arctan2(dy, dx)
-    energy = np.hypot(dx, dy)
-    oriented = [energy * np.maximum(0, np.cos(2 * (angle - t))) for t in np.arange(4) * np.pi / 4]
-    fine = np.abs(cv2.Laplacian(grey, cv2.CV_32F))
-    channels = np.dstack([lab, *oriented, fine])
-    means = _cells(channels)
-    spread = np.sqrt(np.maximum(_cells(channels[..., [0, 1, 2, 7]] ** 2) - means[..., [0, 1, 2, 7]] ** 2, 0))
-    return np.concatenate([means, spread], axis=2)
-
-
-def _cells(channels: np.ndarray) -> np.ndarray:
-    """(H, W, C) -> means over CELL x CELL blocks (h, w, C)."""
-    h, w, c = channels.shape[0] // CELL, channels.shape[1] // CELL, channels.shape[2]
-    return channels[: h * CELL, : w * CELL].reshape(h, CELL, w, CELL, c).mean(axis=(1, 3))
 
 
 def tower_features(model: Any, processor: Any, tiles: int = 2) -> Features:
@@ -62,7 +36,7 @@ def tower_features(model: Any, processor: Any, tiles: int = 2) -> Features:
         model, processor: As `tiny_model.load` gives them.
         tiles: The image is cut into tiles x tiles windows, so that a small view does not lose small defects.
     """
-    import torch  # seconds to import; the hand-made features do without
+    import torch  # seconds to import
 
     @torch.no_grad()
     def features(image: np.ndarray) -> np.ndarray:

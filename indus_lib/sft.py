@@ -40,7 +40,6 @@ WEIGHT_DECAY = 0.01  # not in paper
 REMEMBERED = 2**32  # bytes of features of a frozen tower, kept over the epochs
 READ = 64  # answers in a step of the first lesson in words; not in paper
 WORDS = "words.json"  # its course, in the work folder
-LARGE = 1e9  # parameters; above, activations are recomputed in the backward pass (section 6)
 
 
 class Buckets(LengthGroupedSampler):
@@ -267,7 +266,6 @@ def digest(corpus: Sequence[Encoded]) -> str:
 
 
 def _arguments(work: Path, config: SFT, model: Any, seed: int, save_steps: int, validates: bool) -> TrainingArguments:
-    large = sum(p.numel() for p in model.parameters()) > LARGE
     recompute = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     return training_runs.on_one_gpu(
         TrainingArguments(
@@ -295,6 +293,6 @@ def _arguments(work: Path, config: SFT, model: Any, seed: int, save_steps: int, 
             remove_unused_columns=False,
             report_to=[],
             label_names=["labels"],
-            **(recompute if large else {}),
+            **(recompute if training_runs.is_large(model) else {}),
         )
     )

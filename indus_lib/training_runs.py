@@ -25,6 +25,7 @@ from . import fast_vision, fingerprint, tiny_model
 
 CURVE = "training.json"
 HASHED = 2**28  # bytes; larger weight files are known by their size
+LARGE = 1e9  # parameters
 LORA_RANK = 16  # not in paper
 LORA_LAYERS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"  # not in paper
 
@@ -85,6 +86,11 @@ def prepare(base: Path | str, *, lora: bool, dtype: str, freeze_vision: bool) ->
     model.model.visual.requires_grad_(not freeze_vision)
     model.config.use_cache = False
     return model.train(), processor
+
+
+def is_large(model: Any) -> bool:
+    """Whether activations are recomputed in the backward pass rather than kept (section 6)."""
+    return sum(p.numel() for p in model.parameters()) > LARGE
 
 
 def lora_config() -> Any:

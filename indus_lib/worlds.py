@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -218,10 +217,3 @@ def check_frozen(root: str | Path, sets: Sequence[str] | None = None) -> list[st
                 f"{folder}: not the frozen version {frozen[name]['version']}; remove it and run `make world`"
             )
     return complaints
-
-
-def clean(root: str | Path) -> None:
-    """Remove what killed runs left behind."""
-    for name in SETS:
-        with suppress(FileNotFoundError):
-            shutil.rmtree(Path(root) / f".{name}.part")

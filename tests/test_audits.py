@@ -303,7 +303,8 @@ def test_corruption_rates_are_nested(parts: list[Sample]) -> None:
 
 
 def test_robustness_audit_end_to_end(parts: list[Sample]) -> None:
-    points = audit_robustness.audit(Looker(), parts, profile=TINY, disturbances=["exposure"], rates=(1.0,), points=1)
+    conditions = audit_robustness.conditions(["exposure"], rates=(1.0,), points=1)
+    points = [audit_robustness.point(Looker(), parts, *one, profile=TINY) for one in conditions]
     table = audit_robustness.table(points, "tiny", "x")
     table.to_json()
     assert table.get("undisturbed", "balanced accuracy").value == 100.0

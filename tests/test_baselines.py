@@ -5,13 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from indus_lib import baselines, images, metrics, profiles, readers, report, self_similarity, tiny_model
+from indus_lib import baselines, images, loop, metrics, profiles, readers, report, self_similarity, tiny_model
 from indus_lib.boxes import iou
 from indus_lib.policies import ScriptedPolicy
 from indus_lib.samples import Sample
+
+PATCH = 16  # pixels a side
+
+
+def filter_features(image: np.ndarray) -> np.ndarray:
+    """Hand-made patch features (h, w, 12), quicker than a tower: colours, edges by direction, fine grain."""
+    scale = 384 / max(image.shape[:2])
+    size = [max(PATCH, round(n * scale / PATCH) * PATCH) for n in image.shape[1::-1]]
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float32)
+    grey = cv2.GaussianBlur(lab[..., 0], (0, 0), 0.8)
+    dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
+    angle = np.arctan2(dy, dx)
+    energy = np.hypot(dx, dy)
+    oriented = [energy * np.maximum(0, np.cos(2 * (angle - t))) for t in np.arange(4) * np.pi / 4]
+    fine = np.abs(cv2.Laplacian(grey, cv2.CV_32F))
+    channels = np.dstack([lab, *oriented, fine])
+    means = patch_means(channels)
+    spread = np.sqrt(np.maximum(patch_means(channels[..., [0, 1, 2, 7]] ** 2) - means[..., [0, 1, 2, 7]] ** 2, 0))
+    return np.concatenate([means, spread], axis=2)
+
+
+def patch_means(channels: np.ndarray) -> np.ndarray:
+    """(H, W, C) -> means over PATCH x PATCH blocks (h, w, C)."""
+    h, w, c = channels.shape[0] // PATCH, channels.shape[1] // PATCH, channels.shape[2]
+    return channels[: h * PATCH, : w * PATCH].reshape(h, PATCH, w, PATCH, c).mean(axis=(1, 3))
 
 
 def _plain(n: int) -> list[Sample]:
@@ -47,7 +74,7 @@ def surfaces(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
 
 
 def test_self_similarity_finds_the_odd_patch(surfaces: list[Sample]) -> None:
-    detector = self_similarity.fit(self_similarity.filter_features, surfaces[:4])
+    detector = self_similarity.fit(filter_features, surfaces[:4])
     episodes = detector.inspect(surfaces[4:], profile="tiny")
     assert metrics.value(metrics.outcomes(episodes)) == 1.0
     assert report.ranking(episodes).auroc == 1.0
@@ -58,7 +85,7 @@ def test_self_similarity_finds_the_odd_patch(surfaces: list[Sample]) -> None:
 
 def test_threshold_needs_both_classes_and_is_the_best(surfaces: list[Sample]) -> None:
     with pytest.raises(ValueError, match="one class"):
-        self_similarity.fit(self_similarity.filter_features, [s for s in surfaces if s.label])
+        self_similarity.fit(filter_features, [s for s in surfaces if s.label])
     scores, labels = np.array([1.0, 2.0, 3.0, 4.0]), np.array([False, False, True, True])
     assert self_similarity.best_threshold(scores, labels) == 2.5
 
@@ -66,7 +93,7 @@ def test_threshold_needs_both_classes_and_is_the_best(surfaces: list[Sample]) ->
 @pytest.mark.parametrize("shape", [(96, 96), (200, 640), (33, 50)])
 def test_features_take_any_shape(shape: tuple[int, int]) -> None:
     picture = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
-    features = self_similarity.filter_features(picture)
+    features = filter_features(picture)
     scores = self_similarity.anomaly_map(features)
     assert features.ndim == 3 and scores.shape == features.shape[:2] and np.isfinite(scores).all()
     x1, y1, x2, y2 = self_similarity.peak_box(scores)
@@ -88,16 +115,16 @@ def test_vision_tower_patches_stay_where_they_were() -> None:
 
 def test_direct_prompt_runs_through_the_loop(surfaces: list[Sample]) -> None:
     policy = ScriptedPolicy(["At first it seems normal, but the weave is broken: anomalous."])
-    episodes = baselines.direct(policy, surfaces[:2], profile=profiles.get("tiny"))
+    episodes = loop.inspect(policy, surfaces[:2], profile=profiles.get("tiny"), mode="direct")
     assert [e.verdict.anomalous for e in episodes] == [True, True] and {e.mode for e in episodes} == {"direct"}
     assert not any(e.calls for e in episodes)
-    mute = baselines.direct(ScriptedPolicy(["hm"]), surfaces[:2], profile=profiles.get("tiny"))
+    mute = loop.inspect(ScriptedPolicy(["hm"]), surfaces[:2], profile=profiles.get("tiny"), mode="direct")
     assert metrics.outcomes(mute).n_unparsed == 2
 
 
 def test_self_similarity_on_real_grids(real_root: Path) -> None:
     found = readers.read("mvtec", real_root / "mvtec_ad_grid_subset")
-    detector = self_similarity.Detector(self_similarity.filter_features, 3.0, 1.0)
+    detector = self_similarity.Detector(filter_features, 3.0, 1.0)
     assert report.ranking(detector.inspect(found)).auroc > 0.8
 
 

@@ -66,10 +66,14 @@ def test_runs_of_an_ablation_go_side_by_side_and_come_back_in_order(monkeypatch)
         lambda job, a, workers, **_: jobs.append([x[1:3] for x in a]) or [job(*x) for x in a],
     )
     monkeypatch.setattr(experiments, "_CURRENT", set())
-    found = experiments.ablate(P, ("base", "no_crop_at_inference", "full"), 2)
-    assert jobs[0] == [("base", 0), ("full", 0), ("full", 1)]
-    assert jobs[1] == [("base", 0), *((run, k) for run in ("no_crop_at_inference", "full") for k in (0, 1))]
-    assert found["full"] == {"mvtec": ["full0", "full1"]} and list(found) == ["base", "no_crop_at_inference", "full"]
+    found = experiments.ablate(P, ("base", "no_crop_at_inference", "full", "sft_25"), 2)
+    assert jobs[0] == [("base", 0), ("sft_25", 0), ("sft_25", 1), ("full", 0), ("full", 1)]  # longest first
+    assert jobs[1] == [("base", 0), *((run, k) for run in ("no_crop_at_inference", "full", "sft_25") for k in (0, 1))]
+    assert found["full"] == {"mvtec": ["full0", "full1"]} and list(found)[:3] == [
+        "base",
+        "no_crop_at_inference",
+        "full",
+    ]
     assert {"sft-s0", "sft-s1", "full-s1"} <= known
     assert not experiments._CURRENT  # a later call looks again
     assert read == ["sets", 0, 1]  # once for all runs

@@ -133,8 +133,7 @@ def test_conversation_keeps_callers_list_and_observation_order() -> None:
 def test_margin_prefixes() -> None:
     text = protocol.format_final("a chip", True, (0, 0, 10, 10), "chip")
     assert protocol.decision_prefix(text) == "<think>a chip</think>"
-    assert protocol.answer_prefix(text).endswith("</type><answer>")
-    assert protocol.answer_prefix("nothing") is None and protocol.decision_prefix("nothing") is None
+    assert protocol.decision_prefix("nothing") is None
     rest = text.removeprefix(protocol.decision_prefix(text))
     assert rest.startswith(protocol.BRANCH[0])
     assert protocol.final_text(False).startswith(protocol.BRANCH[1])

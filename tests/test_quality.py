@@ -115,6 +115,5 @@ def test_tool_information_by_hand() -> None:
     assert quality.tool_information(across)[0] == 0.0
 
 
-def test_choice_of() -> None:
-    assert quality.choice_of(trajectory(BAD)) == "crop" and quality.choice_of((Turn("x"),)) == "none"
+def test_rough_tokens() -> None:
     assert Counter(quality.rough_tokens(t) for t in ("", "a", "<think>a 100")) == Counter({0: 1, 1: 1, 4: 1})
