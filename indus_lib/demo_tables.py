@@ -25,7 +25,7 @@ from .episodes import Episode
 from .local_policy import LocalPolicy
 from .profiles import Profile
 from .samples import Sample
-from .selection import balanced_limit
+from .selection import balanced_limit, spread
 from .tables import Row, Table
 from .workers import gpus, run_jobs
 
@@ -138,8 +138,7 @@ def telling(episodes: Sequence[Episode], samples: Sequence[Sample]) -> tuple[Epi
 def trace_pages(episodes: Sequence[Episode], samples: Sequence[Sample], path: Path, n: int = 12) -> Path:
     """A self-contained page of `n` traces, spread over the run."""
     known = {(s.dataset, s.id): s for s in samples}
-    chosen = [episodes[i * len(episodes) // min(n, len(episodes))] for i in range(min(n, len(episodes)))]
-    traces = [trace_steps.build(e, known.get((e.dataset, e.sample_id))) for e in chosen]
+    traces = [trace_steps.build(e, known.get((e.dataset, e.sample_id))) for e in spread(episodes, n)]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(trace_html.page(traces), encoding="utf-8")
     return path

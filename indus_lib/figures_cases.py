@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import figures, images, loop
+from . import figures, images, loop, selection
 from .episodes import Episode
 from .samples import Sample
 from .tools import ToolResult
@@ -30,20 +31,20 @@ def choose(
     """Pairs (base, agent, outcome) on the same sample, tools used, taken in turn from the outcomes in `only`.
 
     Outcomes: `rescued` (base wrong, agent right), `broken` (the reverse), `both right`, `both wrong`. Showing broken
-    cases beside rescued ones is the default, so that the figure is no advertisement. Order: sample id.
+    cases beside rescued ones is the default, so that the figure is no advertisement. Of each product only the first by
+    sample id is taken, and of these an even share, in the order of data set and name.
     """
     other = {(e.dataset, e.sample_id): e for e in base}
-    groups: dict[str, list[tuple[Episode, Episode, str]]] = {name: [] for name in only}
+    groups: dict[str, dict[tuple[str, str], tuple[Episode, Episode, str]]] = {name: {} for name in only}
     for episode in sorted(agent, key=lambda e: (e.dataset, e.sample_id)):
         before = other.get((episode.dataset, episode.sample_id))
         if before is not None and episode.calls:
             name = outcome(before, episode)
             if name in groups:
-                groups[name].append((before, episode, name))
-    found: list[tuple[Episode, Episode, str]] = []
-    for turn in range(n):
-        found += [group[turn] for group in groups.values() if turn < len(group)]
-    return found[:n]
+                groups[name].setdefault((episode.dataset, episode.category), (before, episode, name))
+    found = [[group[key] for key in sorted(group)] for group in groups.values() if group]
+    shown = [selection.spread(pairs, -(-n // len(found))) for pairs in found]
+    return [pair for turn in zip_longest(*shown) for pair in turn if pair is not None][:n]
 
 
 def outcome(base: Episode, agent: Episode) -> str:

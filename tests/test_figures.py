@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,5 +95,9 @@ def test_cases_show_losses_beside_gains(real_root: Path) -> None:
     figure = figures_cases.case_studies(pairs, {(s.dataset, s.id): s for s in samples})
     text = _texts(figure)
     assert "rescued" in text and "broken" in text and "crop returned" in text and "<think>" not in text
+    one = made(0, True)
+    many = [replace(one, sample_id=f"{k}", dataset=f"set {k // 6}", category=f"part {k // 2}") for k in range(12)]
+    chosen = figures_cases.choose([replace(e, verdict=Verdict(False)) for e in many], many, 3)
+    assert [e.sample_id for _, e, _ in chosen] == ["0", "4", "8"]  # one of a product, over all of them
     assert figures_cases.choose(base, [made(0, True, ())], 4) == []  # nothing to show without a tool call
     assert "no case" in _texts(figures_cases.case_studies([], {}))
