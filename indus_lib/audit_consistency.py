@@ -160,7 +160,7 @@ def best() -> Iterator[Finding]:
         text = (
             f"Best on {column}: {top['row']}{later} with {top['values'][column]:.1f}, {ahead:.1f} above {own['row']}."
         )
-        verdict = "contradiction" if ahead > 2 * HALF + SLACK else "consistent"
+        verdict = "consistent" if ahead <= 2 * HALF + SLACK else "observation" if later else "contradiction"
         where = f"Table 1 with IAD-R1's numbers, {column}"
         yield Finding(
             "state of the art", where, own["values"][column], top["values"][column], None, None, verdict, text

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from string import ascii_letters, digits
 from typing import Any
 
 import cv2
@@ -89,7 +90,7 @@ def image_transform(name: str, strength: float) -> Callable[[np.ndarray, Sample]
 
 
 def tool_corruption(rate: float) -> Callable[[ToolResult, Mapping[str, Any], Sample], ToolResult]:
-    """A `corrupt` for `loop.inspect`: this share of results becomes noise images and wrong numbers.
+    """A `corrupt` for `loop.inspect`: this share of results becomes noise images and letters without sense.
 
     The samples corrupted at a rate are among those corrupted at every higher rate, so that curves are comparable.
     """
@@ -102,10 +103,16 @@ def tool_corruption(rate: float) -> Callable[[ToolResult, Mapping[str, Any], Sam
 
 
 def spoil(result: ToolResult, rng: np.random.Generator) -> ToolResult:
-    """Images become noise of the same mean and spread; every digit of the text becomes another."""
+    """Images become noise of the same mean and spread; every letter and digit of the text becomes another."""
     pictures = [np.clip(rng.normal(i.mean(), i.std() + 1, i.shape), 0, 255).astype(np.uint8) for i in result.images]
-    text = "".join(str(rng.integers(10)) if c.isdigit() else c for c in result.text)
-    return replace(result, images=pictures, text=text)
+    return replace(result, images=pictures, text="".join(_another(c, rng) for c in result.text))
+
+
+def _another(character: str, rng: np.random.Generator) -> str:
+    for kind in (digits, ascii_letters):
+        if character in kind:
+            return kind[(kind.index(character) + int(rng.integers(1, len(kind)))) % len(kind)]
+    return character
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after `python -m indus_lib`; None = the process's own.
 
     Returns:
-        Exit code: 0, or 2 after one line on stderr.
+        Exit code: 0, 1 when results are written but images failed, or 2 after one line on stderr.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["serve"]:
@@ -122,7 +122,8 @@ def run_inspect(args: argparse.Namespace) -> int:
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
-    """`evaluate`: the test split of a data set. What was inspected lies beside `--out` until all of it is."""
+    """`evaluate`: the test split of a data set. What was inspected lies beside `--out` until all of it is; 1 where some
+    images could not be."""
     from . import loop
     from .corpus_work import WorkLog
 
@@ -144,8 +145,14 @@ def run_evaluate(args: argparse.Namespace) -> int:
         write_episodes(args.episodes, episodes)
     result = evaluation(args, profile, policy.name, samples, episodes)
     write_text(args.out, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    work.path.unlink()
     print(_summary_line(result))
+    failed = [e for e in episodes if e.error]
+    if failed:  # what was inspected stays where it is
+        first = f"the first, {failed[0].sample_id}: {' '.join(failed[0].error.split())}"
+        print(f"indus: {len(failed)} of {len(episodes)} images failed and count as wrong; {first}", file=sys.stderr)
+        print("indus: the same command asks for them again, and for no other", file=sys.stderr)
+        return 1
+    work.path.unlink()
     return 0
 
 

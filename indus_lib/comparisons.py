@@ -18,7 +18,6 @@ from .tables import Row, Table, percent, rounded
 from .tools import TOOLS
 from .variants import VARIANTS
 
-FITTING = {"small": ("crop",), "faint": ("enhance",), "geometric": ("measure",), "prior": ("prior", "crop")}
 TITLES = {"balanced_accuracy": "balanced accuracy", "f1": "F1", "recall": "recall"}
 
 
@@ -46,7 +45,7 @@ def difference_table(runs: Runs, profile: str, config_hash: str) -> Table:
             rows += _difference_rows(better, worse, table_id, boards)
     notes = (
         "Points of percent; the same images under both runs, paired bootstrap over images and seeds.",
-        "p: McNemar's exact test, where both runs have one seed.",
+        "p: McNemar's exact test on right answers, both classes as large as they are, where both runs have one seed.",
     )
     return Table("differences", "Paired differences between runs", profile, config_hash, tuple(rows), notes)
 
@@ -145,29 +144,6 @@ def mechanism_table(runs: Runs, mechanisms: Mapping[str, str], profile: str, con
     return Table("mechanisms", "Balanced accuracy by mechanism", profile, config_hash, tuple(rows), notes)
 
 
-def tool_choice_table(runs: Runs, mechanisms: Mapping[str, str], profile: str, config_hash: str) -> Table:
-    """How often the full agent asks for the tool that an image's mechanism calls for, and how right it is where it does
-    and where it does not (balanced accuracy, percent). `mechanisms`: as for `mechanism_table`."""
-    every = [e for episodes in runs.get("full", {}).values() for e in episodes]
-    rows: list[Row] = []
-    for name, tools in FITTING.items():
-        part = mechanism_episodes(every, mechanisms, name)
-        if len({bool(e.label) for e in part}) < 2:
-            continue
-        asks = [set(tools) <= {call.name for call in e.calls} for e in part]
-        data = metrics.outcomes(part)
-        counts = (data.n_normal, data.n_anomalous, data.n_unparsed, len(data.seeds))
-        low, high = metrics.wilson(sum(asks), len(part))
-        row = f"{name}: {' and '.join(tools)}"
-        rows.append(Row(row, "asked for", percent(sum(asks) / len(part)), (percent(low), percent(high)), *counts))
-        for column, wanted in (("right with it", True), ("right without it", False)):
-            chosen = [e for e, asked in zip(part, asks, strict=True) if asked is wanted]
-            if len({bool(e.label) for e in chosen}) == 2:
-                rows.append(benchmarks.cell(row, column, metrics.outcomes(chosen), "balanced_accuracy"))
-    notes = ("Shares of the full agent's images, balanced accuracy with and without the fitting tool.",)
-    return Table("tool_choice", "Does it ask for the fitting tool?", profile, config_hash, tuple(rows), notes)
-
-
 def mechanism_difference_table(runs: Runs, mechanisms: Mapping[str, str], profile: str, config_hash: str) -> Table:
     """What each missing tool costs on each mechanism: full minus run, paired, on common images over all data sets."""
     rows: list[Row] = []
@@ -254,7 +230,7 @@ def _localisation_rows(name: str, episodes: Sequence[Episode], samples: Mapping[
     }
     rows = []
     for column, value in values.items():
-        n = proportions.get(column, 0)
+        n = proportions.get(column, 0) // len(data.seeds)  # seeds see the same images
         bounds = metrics.wilson(round(value * n), n) if n and value is not None else None
         bounds = found.iou_interval if column == "IoU" else bounds
         shown = bounds and tuple(percent(v) for v in bounds)

@@ -15,6 +15,7 @@ from . import (
     experiments,
     figures,
     figures_cases,
+    metrics,
     report,
     self_similarity,
     trace_html,
@@ -58,14 +59,11 @@ def usage_by_run(runs: Runs, profile: Profile) -> Table:
     rows = []
     for run, sets in runs.items():
         every = [e for episodes in sets.values() for e in episodes]
-        used, normal = report.usage(every), sum(not e.label for e in every)
+        used, data = report.usage(every), metrics.outcomes(every)
         facts = {"calls per image": used.calls_per_image, **{f"{t} %": 100 * s for t, s in used.share.items()}}
         facts["success %"] = None if used.success is None else 100 * used.success
-        seeds, unparsed = len({e.seed for e in every}), sum(e.verdict is None for e in every)
-        rows += [
-            Row(run, k, None if v is None else round(v, 2), None, normal, len(every) - normal, unparsed, seeds)
-            for k, v in facts.items()
-        ]
+        counts = (data.n_normal, data.n_anomalous, data.n_unparsed, len(data.seeds))
+        rows += [Row(run, k, None if v is None else round(v, 2), None, *counts) for k, v in facts.items()]
     return Table("usage_by_run", "Tool usage by run", profile.name, profile.hash, tuple(rows))
 
 

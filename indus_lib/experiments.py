@@ -290,11 +290,11 @@ def _evaluate_job(
     evaluate(profile, run, seed, images)
 
 
-def read_runs(profile: Profile, runs: Sequence[str] = ()) -> dict[str, dict[str, list[Episode]]]:
-    """Every run's episodes that lie on disk, all seeds together, in the order of `VARIANTS`."""
+def read_runs(profile: Profile, runs: Sequence[str] = (), seeds: int = 1) -> dict[str, dict[str, list[Episode]]]:
+    """Every run's episodes that lie on disk, seeds 0..`seeds`-1 together, in the order of `VARIANTS`."""
     base = folder(profile) / "work/episodes"
     found: dict[str, dict[str, list[Episode]]] = {}
     for run in runs or VARIANTS:
-        for path in sorted(base.glob(f"{run}-s[0-9]*/*.jsonl")):
+        for path in (p for seed in range(seeds) for p in sorted(base.glob(f"{run}-s{seed}/*.jsonl"))):
             found.setdefault(run, {}).setdefault(path.stem, []).extend(read_episodes(path))
     return found

@@ -140,7 +140,7 @@ def closure(names: Iterable[str], root: Path = ROOT) -> list[str]:
 def data_files(modules: Iterable[str], root: Path = ROOT) -> list[Path]:
     """Files and folders directly below data/ that a string in `modules` names ("priors", "data/paper.json"), sorted.
 
-    Generated and downloaded data are results of stages, not inputs, and stay out.
+    Generated and downloaded data are results of stages, not inputs, and stay out; so does what is for reading.
     """
     words: set[str] = set()
     for module in modules:
@@ -148,7 +148,8 @@ def data_files(modules: Iterable[str], root: Path = ROOT) -> list[Path]:
         words |= {part for text in texts if len(text) < 100 for part in text.split("/")}
     below = sorted((root / "data").iterdir()) if (root / "data").is_dir() else []
     named = [path for path in below if path.name in words and path.name not in ("raw", "generated")]
-    return sorted(f for path in named for f in ([path] if path.is_file() else path.rglob("*")) if f.is_file())
+    files = (f for path in named for f in ([path] if path.is_file() else path.rglob("*")) if f.is_file())
+    return sorted(f for f in files if f.name != "README.md")
 
 
 def _module(name: str, root: Path) -> str:

@@ -15,7 +15,9 @@ Departures from the paper, and what it leaves open
     one batch per step it is left out of the update (it would add its KL term only), which saves half the time; the
     other rows count as if it were there.
  5. delta_conf is measured by two batched margin passes per step, whatever the trajectories did, with the first
-    thought kept in both (`delta_mode="question"` drops it: one pass more).
+    thought kept in both (`delta_mode="question"` drops it: one pass more). A margin is log p(Yes) - log p(No) behind
+    the thought; the miniature's terse thought is the decision, "see something" or "see nothing", so there it is taken
+    between these two, and without tools right after "see" (`protocol.decision_prefix`).
  6. The log-probabilities are those of the tokens as sampled. The loop's second prompt encodes the first turn from its
     text; where that gives other ids (metric `retokenised`) the ratio still starts at 1, a negligible bias.
  7. Vision frozen by default (GRPO moves little, and the tower of the tiny model overfits first).

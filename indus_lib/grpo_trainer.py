@@ -28,6 +28,8 @@ from .samples import Sample
 from .train_data import Encoded, encode, with_ids
 from .vision_memory import SHARED
 
+IDLE = 1e-2  # advantages below are rounding: float32's mean of six equal rewards is an ulp off, and is divided by 1e-4
+
 
 class GatedTrainer(GRPOTrainer):
     """`GRPOTrainer` whose rollouts are inspections and whose forward passes see the tools' images.
@@ -87,7 +89,7 @@ class GatedTrainer(GRPOTrainer):
 
     def _without_idle(self, output: dict[str, Any]) -> dict[str, Any]:
         """The rows that have an advantage; all of them when none has (a step must still be a step)."""
-        keep = (output["advantages"] != 0).nonzero().squeeze(1)
+        keep = (output["advantages"].abs() > IDLE).nonzero().squeeze(1)
         self._kept = 1.0
         if not 0 < len(keep) < len(output["advantages"]):
             return output

@@ -41,7 +41,8 @@ def load_image(path: Path | str, tile: Window | None = None) -> np.ndarray:
     """Read any common image file.
 
     EXIF orientation is applied, transparency laid over white, 16-bit data divided by 257 (12-bit TIFF by its own
-    depth), so that the same grey value always gives the same result whatever else is in the image.
+    depth), so that the same grey value always gives the same result whatever else is in the image. 32-bit and float
+    files carry no depth: theirs is taken from the values (`_deep_to_uint8`), so images of a set may differ in exposure.
 
     Args:
         path: PNG, JPEG, BMP, TIFF, WebP, ... (first frame of a sequence).

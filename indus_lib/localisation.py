@@ -30,14 +30,16 @@ class Localisation:
     Attributes:
         n: True positives with a known box; missing: how many of them named none (scored 0).
         overlaps: (n,) IoU of each with the best true box or their hull; `iou` is their mean.
+        images: (n,) their sample ids; one may occur under several seeds.
         pointing: Share whose box centre lies in a true box.
-        n_typed: True positives with a known type.
+        n_typed: True positives with a known type ("anomaly" alone is none).
         exact, parent: Share with the true node; with the true node or its sibling, parent or child.
     """
 
     n: int
     missing: int
     overlaps: tuple[float, ...]
+    images: tuple[str, ...]
     pointing: float | None
     n_typed: int
     exact: float | None
@@ -50,10 +52,16 @@ class Localisation:
 
     @property
     def iou_interval(self) -> tuple[float, float] | None:
-        """95 % bootstrap interval of `iou`; None for less than two."""
-        if self.n < 2:
+        """95 % bootstrap interval of `iou` over images, all seeds of one together; None for less than two."""
+        names = list(dict.fromkeys(self.images))
+        if len(names) < 2:
             return None
-        drawn = bootstrap((self.overlaps,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=self.n)
+        at = [names.index(name) for name in self.images]
+        pairs = np.bincount(at, self.overlaps), np.bincount(at)
+        drawn = bootstrap(
+            pairs, lambda sums, counts, axis=-1: sums.sum(axis) / counts.sum(axis), paired=True, vectorized=True,
+            n_resamples=RESAMPLES, method="percentile", rng=len(names),
+        )  # fmt: skip
         return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
@@ -61,11 +69,12 @@ def localisation(episodes: Sequence[Episode], samples: Mapping[str, Sample]) -> 
     """Score the true positives of `episodes`; `samples` by id. Raises KeyError naming a sample that is not given."""
     hits = [(e, _sample(e, samples)) for e in episodes if e.label and e.correct]
     boxed = [(e.verdict.box, s.boxes) for e, s in hits if s.boxes]
-    typed = [(node_of_text(e.verdict.type), s.node) for e, s in hits if s.node]
+    typed = [(node_of_text(e.verdict.type), s.node) for e, s in hits if s.node not in ("", taxonomy.load().root)]
     return Localisation(
         n=len(boxed),
         missing=sum(box is None for box, _ in boxed),
         overlaps=tuple(best_iou(box, truths) if box else 0.0 for box, truths in boxed),
+        images=tuple(s.id for _, s in hits if s.boxes),
         pointing=_mean([float(box is not None and points_at(box, truths)) for box, truths in boxed]),
         n_typed=len(typed),
         exact=_mean([float(said == true) for said, true in typed]),

@@ -186,7 +186,7 @@ def category_mean(data: Outcomes) -> float | None:
 def select(data: Outcomes, keep: np.ndarray) -> Outcomes:
     """Only the samples where `keep` (n,) is True. Raises ValueError when none is left."""
     if not keep.any():
-        raise ValueError("no sample is left: the runs compared saw different images")
+        raise ValueError(f"{data.dataset or 'all sets'}: no image is left that both runs saw; evaluate them again")
     ids = tuple(i for i, kept in zip(data.ids, keep, strict=True) if kept)
     return replace(
         data,

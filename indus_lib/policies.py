@@ -39,7 +39,8 @@ class Policy(Protocol):
         stops there, right after `</think>`.
 
         A Yes turn goes on with `<location>`, a No turn with `<answer>No`, so p(Yes) counts both `<location>` and
-        `<answer>Yes`. (At `<answer>` itself the question is settled: location and type stand before a Yes.)
+        `<answer>Yes`. (At `<answer>` itself the question is settled: location and type stand before a Yes.) A terse
+        thought has decided before it ends, so it is asked there: log p(something) - log p(nothing) after "see".
         None where the policy cannot say."""
         ...
 

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def read_real_iad(
     JSON files are looked for in `realiad_jsons/realiad_jsons`, `realiad_jsons`, `jsons` and the root; images in
     `realiad_1024`, `_512`, `_256` and the root, the first that has them.
     """
-    tables = {path.stem: path for path in _real_iad_tables(root, listing)}
+    root, found = _real_iad_tables(root, listing)
+    tables = {path.stem: path for path in found}
     samples: list[Sample] = []
     for name in chosen(sorted(tables), categories, root):
         own = _real_iad_category(root, name, tables[name], split)
@@ -120,13 +122,14 @@ def read_real_iad(
     return samples
 
 
-def _real_iad_tables(root: Path, listing: str) -> list[Path]:
+def _real_iad_tables(root: Path, listing: str) -> tuple[Path, list[Path]]:
+    """(the set's folder: `root` or one below it, its JSON files)."""
     places = [listing] if listing else ["realiad_jsons/realiad_jsons", "realiad_jsons", "jsons", ""]
-    for place in places:
-        folder = safe_join(root, place, "listing") if place else root
+    for base, place in product((root, *folders(root)), places):
+        folder = safe_join(base, place, "listing") if place else base
         found = sorted(path for path in folder.glob("*.json") if _real_iad_json(path, strict=bool(place)))
         if found:
-            return found
+            return base, found
     raise DataSetError(f"{root}: no Real-IAD JSON files (realiad_jsons/<category>.json); see data/README.md")
 
 

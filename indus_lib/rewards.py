@@ -13,8 +13,9 @@ Where the paper is silent we chose, and each choice is a field of `RewardWeights
 - **"answer-strict"** is read literally: only a verdict that the strict parser found inside `<answer>` opens the gate.
   An unparsed answer is wrong, nothing is guessed from free text.
 - **delta_conf's "without tools"** is `Episode.margin_before`: the same first thought, the calls and their results left
-  out, so that the difference is the tools' alone. `delta_mode="question"` reads m(y | I,Q) to the letter, no thought
-  either (`Episode.extra["margin_question"]`, which RL fills when asked to): it pays the thought together with the tool.
+  out, so that the difference is the tools' and what is thought of their results. `delta_mode="question"` reads
+  m(y | I,Q) to the letter, no thought either (`Episode.extra["margin_question"]`, which RL fills when asked to): it
+  pays the thought together with the tool.
 - **|C|** counts calls that ran. A failed call costs a format violation instead, and never earns the bonus.
 """
 

@@ -54,7 +54,6 @@ def _found(check: str, *words: str) -> list[audit_consistency.Finding]:
         ("claimed gain", ("+9.3", "GPT-4.1", "+1.7", "Anomaly-OV 7B")),
         ("reward", ("outside the gate",)),
         ("tools named", ("measure",)),
-        ("state of the art", ("avg", "84.9")),
     ],
 )
 def test_every_contradiction_of_section_8_is_computed(check: str, words: tuple[str, ...]) -> None:
@@ -64,6 +63,7 @@ def test_every_contradiction_of_section_8_is_computed(check: str, words: tuple[s
 def test_section_8_without_a_contradiction_is_observed() -> None:
     found = {(f.check, f.where): f.text for f in audit_consistency.findings() if f.verdict == "observation"}
     assert ("no intervals", "all tables") in found
+    assert "84.9" in found["state of the art", "Table 1 with IAD-R1's numbers, avg"]  # later, so no contradiction
     assert "0.93 points" in found["sampling noise", "Table 1, IndusAgent 8B, SDD"]
 
 
@@ -181,7 +181,7 @@ def test_operating_curve_and_missing_margins() -> None:
 def test_calibration_table() -> None:
     table = calibration.table({"full": {"mvtec": run(0.9, 0.8, n=30)}}, "tiny", "x")
     cell = table.get("full, MVTec", "ECE")
-    assert cell.ci[0] <= cell.value <= cell.ci[1] + 5
+    assert cell.ci[0] <= cell.value <= cell.ci[1]
     table.to_json()
 
 
@@ -299,7 +299,8 @@ def test_corruption_rates_are_nested(parts: list[Sample]) -> None:
     }
     assert not hit[0.0] and hit[0.3] < hit[0.6] and 30 < len(hit[0.3]) < 90
     spoilt = audit_robustness.spoil(clean, np.random.default_rng(0))
-    assert spoilt.text.startswith("length ") and spoilt.text != clean.text and spoilt.images[0].std() > 0
+    assert len(spoilt.text) == len(clean.text) and spoilt.images[0].std() > 0
+    assert all((a == b) is (a == " ") for a, b in zip(spoilt.text, clean.text, strict=True))
 
 
 def test_robustness_audit_end_to_end(parts: list[Sample]) -> None:
@@ -308,7 +309,7 @@ def test_robustness_audit_end_to_end(parts: list[Sample]) -> None:
     table = audit_robustness.table(points, "tiny", "x")
     table.to_json()
     assert table.get("undisturbed", "balanced accuracy").value == 100.0
-    assert table.get("tool results 1", "loss").value >= 0
+    assert table.get("tool results 1", "loss").value > 0
     assert [p.disturbance for p in points] == ["none", "exposure", "tool results"]
 
 

@@ -245,6 +245,27 @@ def test_a_killed_evaluation_goes_on_where_it_was(
     }
 
 
+def test_images_that_fail_are_told_and_asked_for_again(
+    dataset: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out, inspected, rollout = tmp_path / "m.json", [], loop.rollout
+
+    def failing(policy: Any, samples: Any, **options: Any) -> list[loop.Trace]:
+        inspected.append(len(samples))
+        traces = rollout(policy, samples, **options)
+        traces[0].error = "endpoint\ndown" if len(inspected) == 1 else ""
+        return traces
+
+    monkeypatch.setattr(profiles, "get", small(profiles.get))
+    monkeypatch.setattr(loop, "rollout", failing)
+    assert evaluate(dataset, out, model, "--category", "nut") == 1
+    said = capfd.readouterr().err
+    assert "1 of 8 images failed and count as wrong; the first, nut/" in said and ": endpoint down\n" in said
+    assert json.loads(out.read_text())["errors"] == 1
+    assert evaluate(dataset, out, model, "--category", "nut") == 0 and inspected == [4, 4, 1]
+    assert json.loads(out.read_text())["errors"] == 0
+
+
 def test_an_interrupted_evaluation_says_so_and_what_failed_or_changed_is_inspected_again(
     dataset: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

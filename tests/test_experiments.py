@@ -1,13 +1,14 @@
 """Which images, models and runs the notebooks get."""
 
-import os
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from evaluation import episode
 
 from indus_lib import experiments, grounding, probes, profiles, reply_cache, training_runs, workers
+from indus_lib.episodes import keep_episodes
 from indus_lib.samples import Sample
 
 P = profiles.get("smoke")
@@ -174,10 +175,21 @@ def test_gpus_are_named_as_they_are_made_visible(monkeypatch, count, named, foun
     monkeypatch.setattr("torch.cuda.device_count", lambda: count)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     assert workers.gpus() == found
-    assert experiments.side_by_side() == (count or min(os.cpu_count() or 1, experiments.MOST_WORKERS))
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert experiments.side_by_side() == (count or 4)  # CPU: no more than memory holds
 
 
 def test_a_process_alone_trains_on_one_gpu():
     alone, ranked = SimpleNamespace(world_size=1, n_gpu=8), SimpleNamespace(world_size=8, n_gpu=1)
     assert training_runs.on_one_gpu(alone)._n_gpu == 1
     assert not hasattr(training_runs.on_one_gpu(ranked), "_n_gpu")
+
+
+def test_runs_are_read_for_the_seeds_asked_for(monkeypatch, tmp_path):
+    """A seed that an earlier call with more of them left behind is none of this one's."""
+    monkeypatch.setattr(experiments, "folder", lambda profile: tmp_path)
+    for seed in range(3):
+        keep_episodes(tmp_path / f"work/episodes/full-s{seed}/mvtec.jsonl", "key", [episode(0, True, True, seed=seed)])
+    for n in (1, 2):
+        found = experiments.read_runs(P, ("full",), n)
+        assert [e.seed for e in found["full"]["mvtec"]] == list(range(n))

@@ -132,6 +132,24 @@ def test_rows_without_advantage_are_left_out(trainer, scored):
     trainer._encoded = []
 
 
+@pytest.mark.parametrize("group", [2, 4, 6, 8])
+def test_rounding_gives_no_advantage(trainer, monkeypatch, group):
+    """As TRL computes it, in float32: the mean of six equal rewards is often an ulp off."""
+    totals = torch.tensor([2.4, 1.25, 0.7, 1.85, 2.255, 0.95])
+    rewards = totals.repeat_interleave(group).view(-1, group)
+    idle = ((rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)).flatten()
+    monkeypatch.setattr(trainer, "_encoded", list(range(len(idle) + 1)))
+    left = trainer._without_idle({"advantages": torch.cat([idle, torch.tensor([0.4])])})
+    assert left["advantages"].tolist() == pytest.approx([0.4]) and trainer._encoded == [len(idle)]
+
+
+def test_micro_batches_give_the_same_step(start, tmp_path):
+    """The 8B's way (accumulation 2): TRL shuffles and splits rows and images, the gradient is that of one batch."""
+    steps = [run(start, tmp_path / f"{n}", config={"steps": 1, "accumulation": n})[1][0] for n in (1, 2)]
+    assert steps[0]["reward"] == pytest.approx(steps[1]["reward"]) and steps[0]["grad_norm"] > 0
+    assert steps[1]["grad_norm"] == pytest.approx(steps[0]["grad_norm"], rel=1e-3)
+
+
 def test_a_row_counts_alike_whether_idle_ones_are_left_out(trainer, monkeypatch):
     """The mean over the rows that are left, weighed by their share, is the mean over all."""
     monkeypatch.setattr(GatedTrainer.__mro__[1], "_compute_loss", lambda self, model, inputs: inputs["loss"].mean())

@@ -194,9 +194,10 @@ def test_localisation_of_true_positives_only() -> None:
     assert (found.n, found.missing) == (3, 1)
     assert found.iou == pytest.approx((1 + 1 / 3 + 0) / 3)
     assert found.iou_interval == pytest.approx((0, 1)) and found.iou_interval == found.iou_interval
-    many = replace(found, n=300, overlaps=found.overlaps * 100)
+    many = replace(found, n=300, overlaps=found.overlaps * 100, images=tuple(map(str, range(300))))
     assert many.iou_interval[0] < many.iou < many.iou_interval[1] and np.ptp(many.iou_interval) < 0.12
-    assert replace(found, n=1, overlaps=(0.5,)).iou_interval is None
+    assert replace(found, n=1, overlaps=(0.5,), images=("a",)).iou_interval is None
+    assert localisation.localisation(episodes, {k: replace(s, node="anomaly") for k, s in samples.items()}).n_typed == 0
     assert found.pointing == pytest.approx(2 / 3) and found.exact == pytest.approx(1 / 3)
     with pytest.raises(KeyError, match="no sample"):
         localisation.localisation(episodes, {})

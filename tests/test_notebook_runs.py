@@ -133,12 +133,14 @@ def test_the_kernel_starts_in_the_checkout(tmp_path: Path, repo: Path) -> None:
 def tree(tmp_path: Path) -> Path:
     files = {
         "indus_lib/__init__.py": '"""Doc."""\n',
-        "indus_lib/a.py": 'from .b import f\nPATH = "data/facts.yaml"\n',
+        "indus_lib/a.py": 'from .b import f\nPATH = "data/facts.yaml"\nSET = "data/set"\n',
         "indus_lib/b.py": "import math\ndef f():\n    from . import c\n    return c\n",
         "indus_lib/c.py": "X = 1\n",
         "indus_lib/alone.py": "Y = 1\n",
         "data/facts.yaml": "k: 1\n",
         "data/other.yaml": "k: 1\n",
+        "data/set/words.yaml": "k: 1\n",
+        "data/set/README.md": "Words.\n",
         "requirements.lock": "torch==1\n",
     }
     for name, text in files.items():
@@ -168,6 +170,8 @@ def test_closure_follows_every_form_of_import(tree: Path) -> None:
         ("indus_lib/alone.py", "Y = 2\n", False),
         ("data/facts.yaml", "k: 2\n", True),
         ("data/other.yaml", "k: 2\n", False),
+        ("data/set/words.yaml", "k: 2\n", True),
+        ("data/set/README.md", "More words.\n", False),
         ("requirements.lock", "torch==2\n", True),
     ],
 )

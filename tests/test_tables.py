@@ -12,7 +12,18 @@ from evaluation import episode, run, sets
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indus_lib import benchmarks, comparisons, paper, tables
+from indus_lib import (
+    benchmarks,
+    calibration,
+    comparisons,
+    demo_tables,
+    localisation,
+    metrics,
+    paper,
+    profiles,
+    tables,
+    tool_choice,
+)
 from indus_lib.samples import Sample
 from indus_lib.tables import Row, Table
 
@@ -86,7 +97,8 @@ def test_bytes_do_not_depend_on_order_or_repetition() -> None:
     second = benchmarks.build(slower, "tiny", "x", only=["table3_modules", "table7_tool_usage"])
     for name in first:
         assert first[name].to_json() == second[name].to_json() and first[name].to_csv() == second[name].to_csv()
-    assert comparisons.timings_table(RUNS, "tiny", "x").to_json() != comparisons.timings_table(slower, "tiny", "x")
+    timings = [comparisons.timings_table(runs, "tiny", "x").to_json() for runs in (RUNS, slower)]
+    assert timings[0] != timings[1]
 
 
 def test_write_and_read_back(tmp_path: Path, built: dict[str, Table]) -> None:
@@ -205,10 +217,53 @@ def test_how_often_the_fitting_tool_is_asked_for() -> None:
     """Six of eight small marks get their crop, and all of those are right; of the others, one of two."""
     every = [episode(i, i % 2 == 0, i % 2 == 0 or i == 7, tools=("crop",) if i < 6 else ("measure",)) for i in range(8)]
     mechanisms = {f"mvtec:{e.sample_id}": "small" for e in every}
-    table = comparisons.tool_choice_table({"full": {"mvtec": every}}, mechanisms, "tiny", "x")
+    table = tool_choice.table({"full": {"mvtec": every}}, mechanisms, "tiny", "x")
     row = "small: crop"
     assert (table.get(row, "asked for").value, table.get(row, "right with it").value) == (75.0, 100.0)
     assert table.get(row, "right without it").value == 50.0 and len(table.rows) == 3
+
+
+def test_seeds_that_ask_on_different_images_share_a_table() -> None:
+    """Each seed's agent is right where it asks and wrong elsewhere; images count once, and so do the intervals."""
+    every = [
+        episode(i, i % 2 == 0, (i % 2 == 0) is ((i < 20) is (seed == 0)), tools=("crop",) * ((i < 20) is (seed == 0)),
+                seed=seed)
+        for i in range(40) for seed in (0, 1)
+    ]  # fmt: skip
+    mechanisms = {f"mvtec:{e.sample_id}": "small" for e in every}
+    table = tool_choice.table({"full": {"mvtec": every}}, mechanisms, "tiny", "x")
+    asked, right = (table.get("small: crop", c) for c in ("asked for", "right with it"))
+    assert (asked.value, asked.n_normal, asked.n_anomalous, asked.seeds) == (50.0, 20, 20, 2)
+    assert asked.ci == tuple(tables.percent(v) for v in metrics.wilson(20, 40))
+    assert (right.value, right.n_normal) == (100.0, 20)
+    assert table.get("small: crop", "right without it").value == 0.0
+
+
+@pytest.mark.parametrize("n_seeds", [1, 3])
+def test_every_table_takes_several_seeds(n_seeds: int) -> None:
+    """The same answers under three seeds: the same values, counts of images as under one."""
+    one = {name: sets(0.9, 0.8, n=12) for name in ("base", "sft", "full")}
+    runs = {
+        name: {d: [replace(e, seed=k) for e in es for k in range(n_seeds)] for d, es in s.items()}
+        for name, s in one.items()
+    }
+    kinds = {f"{d}:{e.sample_id}": "small" for d, es in one["full"].items() for e in es}
+    profile = profiles.get("tiny")
+    made = [*benchmarks.build(runs, "tiny", "x").values(), comparisons.metrics_table(runs, "tiny", "x")]
+    made += [f(runs, "tiny", "x") for f in (comparisons.difference_table, calibration.table, comparisons.timings_table)]
+    made += [comparisons.mechanism_table(runs, kinds, "tiny", "x"), tool_choice.table(runs, kinds, "tiny", "x")]
+    made += [comparisons.mechanism_difference_table(runs, kinds, "tiny", "x"), demo_tables.usage_by_run(runs, profile)]
+    for table in made:
+        for row in (row for row in table.rows if row.seeds):  # others are reported only
+            assert row.seeds == n_seeds and row.n_anomalous in (12, 60), (table.id, row)
+            assert row.ci is None or row.ci[0] <= row.value <= row.ci[1], (table.id, row)
+
+
+def test_an_interval_of_boxes_is_over_images_not_inspections() -> None:
+    found = [
+        localisation.Localisation(4 * k, 0, (0.2, 0.4, 0.6, 0.8) * k, tuple("abcd") * k, 0, 0, 0, 0) for k in (1, 3)
+    ]
+    assert found[0].iou_interval == pytest.approx(found[1].iou_interval)
 
 
 def test_tables_made_twice_are_the_same_to_the_byte() -> None:
