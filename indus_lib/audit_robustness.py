@@ -167,6 +167,6 @@ def table(points: Sequence[Point], profile: str, config_hash: str) -> Table:
             rows.append(replace(shown, ci=tuple(percent(v) for v in lost.ci)))
     notes = (
         "noise: sigma in grey levels; blur: sigma in 1/1000 of the longer side; JPEG: 100 - quality; "
-        "rotation: degrees; exposure: stops; tool results: share replaced by noise images and wrong digits.",
+        "rotation: degrees; exposure: stops; tool results: share replaced by noise images and letters without sense.",
     )
     return Table("robustness", "Robustness", profile, config_hash, tuple(rows), notes)
