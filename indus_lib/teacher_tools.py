@@ -29,7 +29,7 @@ SINGLE = {
     "prior": ("prior:ask",),
 }
 """Flavours of each tool (how its arguments are made), repeated by how often they are tried; not in paper."""
-ASK_AND_LOOK = "prior:ask+crop:whole"
+ASK_AND_LOOK = "prior:ask+crop:signs"
 NONE = "none"
 
 GAIN = 1.3  # a tool helps when the mark shows this much better than in the view; not in paper
@@ -117,7 +117,9 @@ def make_call(flavour: str, scene: Scene, rng: np.random.Generator) -> dict[str,
         spot = scene.look.spot
         part = scene.look.part if scene.look.part != WHOLE else (100, 100, 900, 900)
         near = sight.around(spot.box) if spot else WHOLE
-        arguments["region"] = list({"whole": WHOLE, "part": part, "spot": near}[kind])
+        arguments["region"] = list({"whole": WHOLE, "part": part, "spot": near, "signs": WHOLE}[kind])
+        if kind == "signs":  # to be compared with the prior's
+            arguments["signs"] = True
     elif name == "enhance":
         arguments["method"] = kind
     elif name == "measure":

@@ -15,23 +15,27 @@ import numpy as np
 
 from . import boxes
 from .samples import Box
-from .tool_outliers import candidates
+from .tool_outliers import Candidate, candidates
 from .tool_result import ToolResult, Window
 from .tool_shape import blob_shape
 
 MIN_WINDOW = 28  # px, of the original; not in paper
 MIN_SIDE = 96  # px of what is returned: a smaller window is enlarged to it; not in paper
 MARGIN = 1.6  # window side / blob side; not in paper
+FAR_MORE = 2.0  # times the local deviations of a sign; not in paper
+KEPT = 8  # candidates; not in paper
 MIN_SCORE = 3.5  # local deviations; below: nothing stands out, centre crop; not in paper
 
 
-def crop(image: np.ndarray, region: Box, refine: bool = True) -> ToolResult:
+def crop(image: np.ndarray, region: Box, refine: bool = True, signs: bool = False) -> ToolResult:
     """Cut a window of the original around what stands out in `region`.
 
     Args:
         image: uint8 H x W x 3.
         region: Asked region, relative units, valid.
         refine: False returns the asked region itself.
+        signs: A find in the form of a printed sign comes first, unless another one stands out `FAR_MORE` than it: what
+            a prior speaks of, on a part whose own edges stand out too.
 
     Returns:
         One image (native pixels, enlarged by an integer factor only when its longer side is under `MIN_SIDE`).
@@ -46,7 +50,9 @@ def crop(image: np.ndarray, region: Box, refine: bool = True) -> ToolResult:
     elif max(asked[2] - asked[0], asked[3] - asked[1]) < 1.5 * MIN_SIDE:
         method, window = "asked region", _at_least(asked, MIN_WINDOW, width, height)
     else:
-        found = candidates(image, asked)
+        found = candidates(image, asked, keep=KEPT)
+        if signs:
+            found = _sign_first(image, found)
         if found and found[0].score >= MIN_SCORE:
             method, window = "foreground extraction", _around(found[0].window, width, height)
         else:
@@ -68,6 +74,18 @@ def crop(image: np.ndarray, region: Box, refine: bool = True) -> ToolResult:
             details |= {"shape": asdict(shape), "named": shape.name}
         text += f", {found[0].clarity}"
     return ToolResult(True, text, [_cut(image, window)], (final,), details=details)
+
+
+def _sign_first(image: np.ndarray, found: list[Candidate]) -> list[Candidate]:
+    sign = next((c for c in found if c.score >= MIN_SCORE and _is_sign(image, c)), None)
+    if sign is None or found[0].score >= FAR_MORE * sign.score:
+        return found
+    return [sign, *(c for c in found if c is not sign)]
+
+
+def _is_sign(image: np.ndarray, found: Candidate) -> bool:
+    shape = blob_shape(image, found.window)
+    return shape is not None and bool(shape.name)
 
 
 def _cut(image: np.ndarray, window: Window) -> np.ndarray:

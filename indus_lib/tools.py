@@ -50,6 +50,11 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
         "properties": {
             "region": _BOX,
             "refine": {"type": "boolean", "description": "false: exactly the asked region (default true)"},
+            "signs": {
+                "type": "boolean",
+                "description": "true: a printed dot, ring, bar or cross comes before what stands out more, to be "
+                "compared with what the product should bear (default false)",
+            },
         },
         "required": ["region"],
     },
@@ -91,7 +96,7 @@ _DESCRIPTIONS = {
 }
 
 _EXPECTED = {
-    "crop": '{"region": [x1, y1, x2, y2]}, optional "refine": true or false',
+    "crop": '{"region": [x1, y1, x2, y2]}, optional "refine" and "signs": true or false',
     "prior": '{}, optional "query" and "product" as strings',
     "enhance": '{"method": "clahe", "edges" or "texture"}, optional "region": [x1, y1, x2, y2]',
     "measure": '{"kind": "distance", "angle", "position", "spacing" or "row", "points": [[x, y], ...]}',
@@ -236,7 +241,7 @@ def _look(name: str, arguments: dict[str, Any], image: np.ndarray, mm_per_pixel:
     """A valid call of a tool that looks at the image."""
     match name:
         case "crop":
-            result = _timed(name, lambda: crop(image, arguments["region"], refine=arguments.get("refine", True)))
+            result = _timed(name, lambda: crop(image, **arguments))
         case "enhance":
             result = _timed(name, lambda: enhance(image, arguments["method"], arguments.get("region")))
         case _:

@@ -123,6 +123,7 @@ NEARLY = st.fixed_dictionaries(
     optional={
         "region": st.lists(NUMBER, max_size=5) | JUNK,
         "refine": st.booleans() | JUNK,
+        "signs": st.booleans() | JUNK,
         "method": st.sampled_from(["clahe", "edges", "texture", "x"]) | JUNK,
         "kind": st.sampled_from(["distance", "angle", "position", "spacing", "row", "x"]) | JUNK,
         "points": st.lists(st.lists(NUMBER, max_size=3), max_size=4) | JUNK,
@@ -192,7 +193,7 @@ def test_a_call_made_again_is_remembered_by_what_the_image_shows(monkeypatch) ->
     """Same bytes, same call: looked once. Another pixel or another call: not mixed up."""
     tools.forget()  # another test may have looked at the same picture
     looked = []
-    monkeypatch.setattr(tools, "crop", lambda image, region, refine: looked.append(region) or crop_of(image))
+    monkeypatch.setattr(tools, "crop", lambda image, region: looked.append(region) or crop_of(image))
     image = PLAIN.copy()
     first = tools.run("crop", {"region": WHOLE}, image)
     again = tools.run("crop", {"region": list(WHOLE)}, image.copy())
@@ -322,6 +323,21 @@ def test_crop_says_how_clearly_its_find_stands_out() -> None:
     grades = ["clarity low", "clarity medium", "clarity high", "clarity extreme"]
     assert set(said) <= set(grades) and said == sorted(said, key=grades.index) and said[0] != said[2]
     assert "clarity" not in tools.run("crop", {"region": WHOLE}, np.zeros((300, 300, 3), np.uint8)).text
+
+
+def test_crop_prefers_a_sign_where_it_is_asked_for_one() -> None:
+    """A printed dot is what a prior speaks of, also where an edge leads, but not where a gash leads by far."""
+    said = {}
+    for grey in (160.0, 250.0):
+        plane = _surface()
+        plane += -24 * (np.hypot(*np.ogrid[-250.5:133.5, -230.5:153.5]) < 4)
+        cv2.polylines(plane, [np.array([[40, 60], [70, 66], [62, 90], [96, 99]])], False, grey, 2)
+        usual, asked = (tools.run("crop", {"region": WHOLE, "signs": signs}, _grey(plane)) for signs in (False, True))
+        assert usual.details["named"] == "" and sorted(usual.details["candidates"]) == sorted(
+            asked.details["candidates"]
+        )
+        said[grey] = asked.details["named"]
+    assert said == {160.0: "dark dot", 250.0: ""}
 
 
 def test_numbers_are_said_as_coarsely_as_they_are_known() -> None:
