@@ -3,7 +3,7 @@
 A claim "A beats B" is supported when the 95 % interval of our paired difference, averaged over the five data sets, lies
 above 0 (on every measured set of the claim when not all five were run). An interval that holds 0 does not support it.
 The smoke profile tests nothing: its model is random. Where RL itself does not show, no claim about its rewards and
-group sizes is supported.
+group sizes is supported; where half of a side's answers do not parse, its format was compared, and nothing is either.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from . import paper
+from . import paper, profiles
 from .comparisons import difference_name
 from .tables import Row, Table
 from .variants import VARIANTS
@@ -31,8 +31,22 @@ def audit(tables: Tables, profile: str, config_hash: str) -> Table:
         rows += claim_rows(claim, tables, profile)
     verdicts = [row.note.split(":")[0] for row in rows if row.column == VERDICT]
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in (SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE))
-    notes = (f"{len(verdicts)} claims: {counts}.", "Differences in points of percent; reported: the paper's.")
+    notes = (
+        f"{len(verdicts)} claims: {counts}.",
+        "Differences in points of percent; reported: the paper's.",
+        dose(profile),
+    )
     return Table("claims", "The paper's claims, tested", profile, config_hash, tuple(rows), notes)
+
+
+def dose(profile: str) -> str:
+    """How much RL the claims about it rest on: what so little of it does not show, more of it may."""
+    rl = profiles.get(profile).grpo
+    length = f"{rl.steps} steps" if rl.steps > 0 else "one epoch"
+    return (
+        f"RL here: {length} of {rl.prompts * rl.accumulation} images, {rl.group} trajectories each, learning rate "
+        f"{rl.learning_rate:g}, KL weight {rl.beta:g}."
+    )
 
 
 def claim_rows(claim: Mapping[str, Any], tables: Tables, profile: str) -> list[Row]:
@@ -41,8 +55,8 @@ def claim_rows(claim: Mapping[str, Any], tables: Tables, profile: str) -> list[R
         verdict, why, cells = NOT_TESTABLE, "the smoke profile's numbers mean nothing", []
     else:
         verdict, why, cells = JUDGES[claim["kind"]](claim, tables)
-    if verdict == SUPPORTED and (idle := _idle(claim, tables)):
-        verdict, why = NOT_TESTABLE, f"{why}, but {idle}"
+    if verdict == SUPPORTED and (doubt := _idle(claim, tables) or _unread(cells)):
+        verdict, why = NOT_TESTABLE, f"{why}, but {doubt}"
     origin = f" ({claim['source']})" if "source" in claim else ""
     name = f"{claim['text']}{origin}"
     named = [replace(cell, row=name, note="") for cell in cells]
@@ -66,6 +80,14 @@ def _idle(claim: Mapping[str, Any], tables: Tables) -> str:
     if average is None or average.ci is None or average.ci[0] > 0 or average.ci[1] < 0:
         return ""
     return f"RL itself changes nothing that shows here: full - sft {average.value:+.1f} {_bounds(average)}"
+
+
+def _unread(cells: list[Row]) -> str:
+    """Why numbers that mostly count answers without a verdict support nothing; "" where they do not."""
+    average = next((c for c in cells if c.column == paper.AVERAGE), None)
+    used = [average] if average else cells
+    images, unparsed = sum(c.n_normal + c.n_anomalous for c in used), sum(c.n_unparsed for c in used)
+    return f"{unparsed} answers for {images} images do not parse: a format is compared" if 2 * unparsed > images else ""
 
 
 def _cells(tables: Tables, table_id: str, row: str) -> dict[str, Row]:

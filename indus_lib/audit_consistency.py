@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,6 +18,11 @@ from . import paper
 from .audit_finding import CONVENTIONS, HALF, ORDER, SLACK, Finding, compare
 from .audit_sampling import granularity, noise
 from .tables import Row, Table, rounded
+
+ROUNDED = ("average", "F1", "specificity", "claimed gain")
+"""Checks whose range is what rounding allows."""
+PRINTED = ("granularity", "equal configuration", "state of the art", "chosen setting", "tool usage")
+"""Further checks of a number that the paper prints."""
 
 
 def findings() -> list[Finding]:
@@ -219,14 +224,17 @@ def table(profile: str, config_hash: str) -> Table:
     rows = [
         Row(
             f"{f.check}: {f.where}", "computed", rounded(f.computed, 2),
-            None if f.low is None else (rounded(f.low, 2), rounded(f.high, 2)),
-            reported=f.printed, note=f"{f.verdict}: {f.text}",
+            (rounded(f.low, 2), rounded(f.high, 2)) if f.check in ROUNDED else None,
+            reported=rounded(f.printed, 2) if f.check in (*ROUNDED, *PRINTED) else None, note=f"{f.verdict}: {f.text}",
         )
         for f in shown
     ]  # fmt: skip
     counts = ", ".join(f"{sum(f.verdict == v for f in every)} {v}" for v in dict.fromkeys(f.verdict for f in every))
+    kinds = Counter(f.check for f in every if f.verdict == "contradiction")
     notes = (
         f"{len(every)} checks computed from data/paper.json: {counts}.",
-        "Not a measurement of ours: 'computed' follows from the paper's own numbers, brackets: what rounding allows.",
+        f"Contradictions by kind: {', '.join(f'{kind} {n}' for kind, n in kinds.items())}.",
+        "Not a measurement of ours: 'computed' follows from the paper's own numbers. Brackets: what rounding allows, "
+        "in the checks that compare a printed number; what the others compare is in their text.",
     )
     return Table("consistency", "Where the paper disagrees with itself", profile, config_hash, tuple(rows), notes)

@@ -27,6 +27,7 @@ OWN_ABLATIONS = {  # run -> row; ours, not in paper
     "sft": "SFT only, whole corpus",
     "sft_50": "SFT only, half of the corpus",
     "sft_25": "SFT only, a quarter of the corpus",
+    "sft_no_tools": "SFT only, verdicts at first sight",
     **{f"no_{tool}_at_inference": f"full without {tool} at inference" for tool in report.TOOL_NAMES},
 }
 OPEN_TABLES = ("table1_balanced_accuracy", "table2_recall", "table6_f1")
@@ -87,14 +88,17 @@ def average_cell(row: str, sets: Mapping[str, Outcomes], metric: str, reported: 
     five = [sets[column] for column in paper.COLUMNS]
     values = [metrics.value(data, metric) for data in five]
     spread = np.mean([metrics.draws(data, metric) for data in five], axis=0)
-    bounds = metrics.percentile_interval(spread)
+    bounds, sizes = (
+        metrics.percentile_interval(spread),
+        [sum(d.n_normal for d in five), sum(d.n_anomalous for d in five)],
+    )
     return Row(
         row=row,
         column=paper.AVERAGE,
         value=None if None in values else percent(float(np.mean(values))),
-        ci=bounds and _percents(bounds),
-        n_normal=sum(d.n_normal for d in five),
-        n_anomalous=sum(d.n_anomalous for d in five),
+        ci=bounds and _percents(metrics.widened(bounds, sizes)),
+        n_normal=sizes[0],
+        n_anomalous=sizes[1],
         n_unparsed=sum(d.n_unparsed for d in five),
         seeds=max(len(d.seeds) for d in five),
         reported=reported,
@@ -181,7 +185,8 @@ def _usage_row(entry: Mapping, column: str, episodes: Sequence[Episode], reporte
         bounds = metrics.wilson(round(used.share[what] * images), images)
     elif what == "success":
         shown = percent(used.success)
-        bounds = used.calls and metrics.wilson(round(used.success * used.calls), used.calls)
+        calls = used.calls // len(data.seeds)  # seeds see the same images
+        bounds = calls and metrics.wilson(round(used.success * calls), calls)
     else:
         shown = rounded(used.calls_per_image, 2)
     return Row(

@@ -90,7 +90,8 @@ def table(runs: Runs, profile: str, config_hash: str) -> Table:
 
 
 def _rows(name: str, episodes: Sequence[Episode]) -> list[Row]:
-    data, found, curve = metrics.outcomes(episodes), reliability(episodes), operating_curve(episodes)
+    data, found = metrics.outcomes(episodes), reliability(episodes)
+    curves = [operating_curve([e for e in episodes if e.seed == seed]) for seed in data.seeds]  # a threshold each
     counts = (data.n_normal, data.n_anomalous, data.n_unparsed, len(data.seeds))
     if found is None:
         return [Row(name, "ECE", None, None, *counts, note="no margins")]
@@ -99,9 +100,9 @@ def _rows(name: str, episodes: Sequence[Episode]) -> list[Row]:
         Row(name, "Brier", rounded(100 * found.brier), None, *counts),
         Row(name, "without margin", float(found.missing), None, *counts),
     ]
-    if curve is not None:
+    if None not in curves:
         for recall in RECALLS:
-            shown = percent(curve.alarm_at(recall))
+            shown = percent(float(np.mean([curve.alarm_at(recall) for curve in curves])))
             rows.append(Row(name, f"false alarms at recall {100 * recall:.0f}", shown, None, *counts))
     return rows
 

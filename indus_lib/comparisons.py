@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,10 @@ from .tables import Row, Table, percent, rounded
 from .tools import TOOLS
 from .variants import VARIANTS
 
+P_VALUE = (
+    "p, where both runs have one seed: McNemar's exact test of right answers, whatever their class. It asks for more "
+    "than the interval where one run says nearly always the same: what it gains on one class it loses on the other."
+)
 TITLES = {"balanced_accuracy": "balanced accuracy", "f1": "F1", "recall": "recall"}
 
 
@@ -30,6 +35,7 @@ def wanted_differences() -> list[tuple[str, str, str]]:
     """(better, worse, table id) of every difference the claims are about, each once."""
     pairs = [(c["better"], c["worse"], c["table"]) for c in paper.load()["claims"] if "better" in c]
     pairs += [("full", run, "table3_modules") for run in benchmarks.OWN_ABLATIONS if run != "full"]
+    pairs += [("sft", run, "table3_modules") for run, variant in VARIANTS.items() if variant.share < 1]
     first: dict[tuple[str, str, str], tuple[str, str, str]] = {}
     for better, worse, table_id in pairs:
         first.setdefault((better, worse, paper.table(table_id)["metric"]), (better, worse, table_id))
@@ -45,7 +51,7 @@ def difference_table(runs: Runs, profile: str, config_hash: str) -> Table:
             rows += _difference_rows(better, worse, table_id, boards)
     notes = (
         "Points of percent; the same images under both runs, paired bootstrap over images and seeds.",
-        "p: McNemar's exact test on right answers, both classes as large as they are, where both runs have one seed.",
+        P_VALUE,
     )
     return Table("differences", "Paired differences between runs", profile, config_hash, tuple(rows), notes)
 
@@ -66,14 +72,15 @@ def _difference_rows(better: str, worse: str, table_id: str, boards: Board) -> l
 def _average_difference(name: str, rows: Sequence[Row], found: Mapping[str, metrics.Difference]) -> Row:
     """Macro-average over the five data sets, draws averaged."""
     five = [row for row in rows if row.column in paper.COLUMNS]
+    sizes = [sum(row.n_normal for row in five), sum(row.n_anomalous for row in five)]
     bounds = metrics.percentile_interval(np.mean([found[c].draws for c in paper.COLUMNS], axis=0))
     return Row(
         row=name,
         column=paper.AVERAGE,
         value=percent(float(np.mean([found[c].value for c in paper.COLUMNS]))),
-        ci=bounds and tuple(percent(v) for v in bounds),
-        n_normal=sum(row.n_normal for row in five),
-        n_anomalous=sum(row.n_anomalous for row in five),
+        ci=bounds and tuple(percent(v) for v in metrics.widened(bounds, sizes, -1.0)),
+        n_normal=sizes[0],
+        n_anomalous=sizes[1],
         n_unparsed=sum(row.n_unparsed for row in five),
         seeds=min(row.seeds for row in five),
     )
@@ -140,8 +147,18 @@ def mechanism_table(runs: Runs, mechanisms: Mapping[str, str], profile: str, con
             part = mechanism_episodes(every, mechanisms, name)
             if any(e.label for e in part) and any(not e.label for e in part):
                 rows.append(benchmarks.cell(run, name, metrics.outcomes(part), "balanced_accuracy"))
+    every = [e for sets in runs.values() for episodes in sets.values() for e in episodes]
     notes = ("Mechanism: small -> crop, faint -> enhance, geometric -> measure, prior -> prior, plain -> none.",)
+    notes += (_products(every, mechanisms),)
     return Table("mechanisms", "Balanced accuracy by mechanism", profile, config_hash, tuple(rows), notes)
+
+
+def _products(episodes: Sequence[Episode], mechanisms: Mapping[str, str]) -> str:
+    """How few products a mechanism stands on."""
+    found = {(mechanisms.get(f"{e.dataset}:{e.sample_id}", ""), e.dataset, e.category) for e in episodes}
+    counts = Counter(name for name, _, _ in found if name)
+    listed = ", ".join(f"{name} {counts[name]}" for name in sorted(counts))
+    return f"Intervals are over images, not products, of which there are: {listed}."
 
 
 def mechanism_difference_table(runs: Runs, mechanisms: Mapping[str, str], profile: str, config_hash: str) -> Table:
@@ -153,7 +170,7 @@ def mechanism_difference_table(runs: Runs, mechanisms: Mapping[str, str], profil
         other = [e for episodes in runs[run].values() for e in episodes]
         for name in sorted(set(mechanisms.values()) - {""}):
             rows += _mechanism_difference(run, name, full, other, mechanisms)
-    notes = ("Points of balanced accuracy lost without the tool; paired bootstrap on the same images.",)
+    notes = ("Points of balanced accuracy lost without the tool; paired bootstrap on the same images.", P_VALUE)
     return Table("mechanism_losses", "What a missing tool costs", profile, config_hash, tuple(rows), notes)
 
 
@@ -205,14 +222,16 @@ def localisation_table(runs: Runs, samples: Mapping[str, Sequence[Sample]], prof
             known = {s.id: s for s in samples.get(dataset, ())}
             if known and any(e.verdict and e.verdict.box for e in episodes):
                 rows += _localisation_rows(f"{run}, {paper.column_of(dataset)}", episodes, known)
-    notes = ("Of true positives; a Yes without box or type scores 0. Pixel metrics: the box as a map over all images.",)
+    notes = (
+        "Of true positives whose box or type is known, which are the N; a Yes without box or type scores 0.",
+        "Pixel metrics: the box as a map over all images.",
+    )
     return Table("localisation", "Where and what", profile, config_hash, tuple(rows), notes)
 
 
 def _localisation_rows(name: str, episodes: Sequence[Episode], samples: Mapping[str, Sample]) -> list[Row]:
     found, data = localisation.localisation(episodes, samples), metrics.outcomes(episodes)
     auroc, pro = localisation.pixel_scores(episodes, samples)
-    counts = (data.n_normal, data.n_anomalous, data.n_unparsed, len(data.seeds))
     values = {
         "IoU": found.iou,
         "names no box": found.missing / found.n if found.n else None,
@@ -222,19 +241,15 @@ def _localisation_rows(name: str, episodes: Sequence[Episode], samples: Mapping[
         "pixel AUROC": auroc,
         "AUPRO": pro,
     }
-    proportions = {
-        "names no box": found.n,
-        "pointing": found.n,
-        "type exact": found.n_typed,
-        "type same family": found.n_typed,
-    }
     rows = []
     for column, value in values.items():
-        n = proportions.get(column, 0) // len(data.seeds)  # seeds see the same images
-        bounds = metrics.wilson(round(value * n), n) if n and value is not None else None
+        typed, pixels = column.startswith("type"), column in ("pixel AUROC", "AUPRO")
+        n = (found.n_typed if typed else found.n) // len(data.seeds)  # seeds see the same images
+        bounds = None if pixels or not n or value is None else metrics.wilson(round(value * n), n)
         bounds = found.iou_interval if column == "IoU" else bounds
         shown = bounds and tuple(percent(v) for v in bounds)
-        rows.append(Row(name, column, percent(value), shown, *counts))
+        behind = (data.n_normal, data.n_anomalous, data.n_unparsed) if pixels else (0, n, 0)
+        rows.append(Row(name, column, percent(value), shown, *behind, len(data.seeds)))
     return rows
 
 

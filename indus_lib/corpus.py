@@ -270,7 +270,7 @@ def run_calls(sample: Sample, calls: Sequence[ToolCall], image: Any = None) -> l
 
 def conversation(
     record: Record, folder: Path | str, config: Inspection, *, terse: bool = False,
-    offer: Sequence[str] = protocol.TOOL_NAMES,
+    offer: Sequence[str] = protocol.TOOL_NAMES, at_sight: bool = False,
 ) -> Conversation:  # fmt: skip
     """The whole trajectory with the tokens of the inspection loop: what SFT trains on.
 
@@ -280,11 +280,16 @@ def conversation(
         config: The profile's `inspection`: wording of the instruction, size of the shown image.
         terse: Thoughts are cut to their finding (`terse_thoughts.terse`).
         offer: The tools that the instruction names.
+        at_sight: No tool is offered, and the verdict follows the first thought: what an agent without tools learns.
     """
     sample, turns = to_sample(record, folder), to_turns(record)
     image = images.load_image(sample.image, sample.tile)
-    question = protocol.question(sample.category if config.name_category else "", config.detail, offer)
+    name = sample.category if config.name_category else ""
+    question = protocol.question(name, config.detail, () if at_sight else offer)
     talk = protocol.start(shown(image, config.max_side), question)
+    if at_sight:
+        texts = [turn.text for turn in turns]
+        return protocol.add_assistant(talk, terse_thoughts.at_sight(texts, bool(sample.label), short=terse))
     names = ""
     for turn in turns:
         talk = protocol.add_assistant(talk, terse_thoughts.terse(turn.text, names) if terse else turn.text)

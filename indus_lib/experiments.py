@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = "source.txt"  # beside an SFT model: what it was made of
 MOST_WORKERS = 4  # runs side by side on a CPU; each holds up to 3 GB
 HELD_OUT = 6  # every so many products of Real-IAD are the validation part; not in paper
+AT_SIGHT = {"looking": 0, "reading": 0, "practice": 0, "withheld": 0.0, "named_only": False}  # no lessons about tools
 _CURRENT: set[Path | str] = set()  # SFT models that the parent process has compared with the corpus
 
 
@@ -115,23 +116,25 @@ def build_corpus(profile: Profile, seed: int = 0, teacher: Any = None) -> corpus
     )  # fmt: skip
 
 
-def encoded(profile: Profile, split: str = "train", share: float = 1.0) -> list[train_data.Encoded]:
-    """The first `share` of the corpus as tokens, masks and pixels; kept for the process, whose runs share it."""
+def encoded(
+    profile: Profile, split: str = "train", share: float = 1.0, at_sight: bool = False
+) -> list[train_data.Encoded]:
+    """The first `share` of the corpus as tokens, masks and pixels, kept for the process; `at_sight`: without tools."""
     file = folder(profile) / "work/corpus/corpus.jsonl"
     changed = file.stat().st_mtime_ns if file.is_file() else 0
-    return list(_encoded(profile, split, str(model_path(profile, "base")), changed, share))
+    return list(_encoded(profile, split, str(model_path(profile, "base")), changed, share, at_sight))
 
 
 @lru_cache(maxsize=2)  # train and val
 def _encoded(
-    profile: Profile, split: str, base: str, changed: int, share: float
+    profile: Profile, split: str, base: str, changed: int, share: float, at_sight: bool
 ) -> tuple[train_data.Encoded, ...]:  # fmt: skip
     work = folder(profile) / "work/corpus"
     records = corpus.read(work, split)
     records = records[: max(int(len(records) * share), 1)]
     offers = (train_data.offered((c.name for t in corpus.to_turns(r) for c in t.calls), r["id"]) for r in records)
     talks = (
-        corpus.conversation(r, work, profile.inspection, terse=profile.sft.terse, offer=offer)
+        corpus.conversation(r, work, profile.inspection, terse=profile.sft.terse, offer=offer, at_sight=at_sight)
         for r, offer in zip(records, offers, strict=True)
     )
     found = train_data.encode_all(
@@ -161,7 +164,7 @@ def train(profile: Profile, run: str, seed: int = 0, images: Images | None = Non
     if not variant.trained:
         ready = variant.start in ("base", "shipped")
         return model_path(profile, variant.start) if ready else _sft(profile, run, variant.share, seed)
-    start = model_path(profile, "base") if variant.start == "base" else _sft(profile, "sft", 1.0, seed)
+    start = model_path(profile, "base") if variant.start == "base" else _sft(profile, variant.start, 1.0, seed)
     return grpo.train(
         start, images.prompts[seed] if images else prompts(profile, seed), model_path(profile, run, seed), profile,
         weights=variant.weights, config=replace(profile.grpo, **variant.config), allowed_tools=variant.tools, seed=seed,
@@ -180,16 +183,17 @@ def prompts(profile: Profile, seed: int = 0) -> list[Sample]:
 
 def _sft(profile: Profile, run: str, share: float, seed: int) -> Path:
     out, model, start = model_path(profile, run, seed), profile.model, model_path(profile, "base")
-    mark = out / SOURCE
+    mark, at_sight = out / SOURCE, not VARIANTS[run].tools
     if out in _CURRENT:
         return out
     source = _source(profile, share, seed)
     if mark.is_file() and mark.read_text() == source:
         return out
-    sft.train(
-        start, encoded(profile, share=share), out, profile.sft, lora=model.lora, dtype=model.dtype, seed=seed,
-        validation=encoded(profile, "val") if share == 1.0 and profile.corpus.validation else (),
-    )  # fmt: skip
+    config = replace(profile.sft, **AT_SIGHT) if at_sight else profile.sft
+    rows = encoded(profile, share=share, at_sight=at_sight)
+    held_out = encoded(profile, "val", at_sight=at_sight) if share == 1.0 and profile.corpus.validation else ()
+    options = {"lora": model.lora, "dtype": model.dtype, "seed": seed, "validation": held_out}
+    sft.train(start, rows, out, config, **options)
     mark.write_text(source)
     return out
 
@@ -210,13 +214,9 @@ def _source(profile: Profile, share: float, seed: int) -> str:
 def evaluate(
     profile: Profile, run: str, seed: int = 0, images: Images | None = None, **options: Any
 ) -> dict[str, list[Episode]]:
-    """Episodes of a run on the five sets, inspected if they are not there yet for this very model and data.
-
-    Args:
-        profile, run, seed: Which model.
-        images: Already read, else read here.
-        **options: `limit` images per set (default: the profile's, smaller for ablations), else as for `loop.inspect`.
-    """
+    """Episodes of a run on the five sets, inspected if they are not there yet for this very model and data. `images`:
+    read here if not given; `options`: `limit` images per set (default: the profile's, smaller for ablations), else as
+    for `loop.inspect`."""
     variant = VARIANTS[run]
     default = profile.data.limit if variant.full_sets else profile.data.ablation_limit
     limit = options.pop("limit", default)
@@ -255,12 +255,12 @@ def ablate(profile: Profile, runs: Sequence[str], seeds: int = 1) -> dict[str, d
     todo = [(run, seed) for run in runs for seed in range(1 if run == "base" else seeds)]
     taught = {seed for run, seed in todo if VARIANTS[VARIANTS[run].model_of or run].trained}
     images = Images(test_sets(profile), {seed: prompts(profile, seed) for seed in sorted(taught)})
-    current = [train(profile, "sft", seed) for seed in sorted({s for run, s in todo if run != "base"})]
+    starts = {(VARIANTS[VARIANTS[run].model_of or run].start, seed) for run, seed in todo}
+    current = [train(profile, start, seed) for start, seed in sorted(starts) if start not in ("base", "shipped")]
     models = sorted({(VARIANTS[r].model_of or r, s): 0 for r, s in todo}, key=lambda model: VARIANTS[model[0]].trained)
     for job, part, text in ((_train_job, models, "train runs"), (_evaluate_job, todo, "inspect runs")):
-        workers = min(side_by_side(), len(part))
         jobs = [(profile, run, seed, images, tuple(current)) for run, seed in part]
-        done = run_jobs(job, jobs, workers, few=2, gpus=gpus())
+        done = run_jobs(job, jobs, min(side_by_side(), len(part)), few=2, gpus=gpus())
         current += [path for path in tqdm(done, total=len(part), desc=text, disable=len(part) < 2) if path]
     found: dict[str, dict[str, list[Episode]]] = {}
     for run, seed in todo:
@@ -285,9 +285,8 @@ def _train_job(
 def _evaluate_job(
     profile: Profile, run: str, seed: int, images: Images, current: tuple[Path | str, ...]
 ) -> None:  # fmt: skip
-    """The result lies on disk, where `evaluate` finds it."""
     _CURRENT.update(current)
-    evaluate(profile, run, seed, images)
+    evaluate(profile, run, seed, images)  # finds the result on disk later
 
 
 def read_runs(profile: Profile, runs: Sequence[str] = (), seeds: int = 1) -> dict[str, dict[str, list[Episode]]]:

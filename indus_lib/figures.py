@@ -155,7 +155,8 @@ def ablation_bars(table: Table, columns: Sequence[str] = ()) -> Figure:
     rows = list(dict.fromkeys(r.row for r in table.rows))
     figure = new(min(12.0, max(6.5, 0.5 * len(shown) + 0.25 * len(rows) * len(shown))), 4.2)
     axis = figure.add_subplot()
-    _grouped(axis, [[table.get(row, c) for c in shown] for row in rows], rows)
+    names = [paper.ours_of(table.id, row, table.profile) for row in rows]
+    _grouped(axis, [[table.get(row, c) for c in shown] for row in rows], names)
     axis.axhline(50, color="#777777", linewidth=1, linestyle=":")
     axis.set_xticks(range(len(shown)), shown)
     low = _floor(v for r in table.rows for v in (r.value, r.reported, *(r.ci or ())))

@@ -5,6 +5,8 @@ Conventions, all of them visible in the tables:
 - An answer that did not parse (`verdict is None`) is wrong: a missed anomaly or a false alarm. It is never dropped.
 - Balanced accuracy is pooled over a data set's categories (primary); category mean and raw accuracy stand beside it.
 - Several seeds: a metric is computed per seed and averaged; intervals resample samples (inside each class) and seeds.
+  They are about more images of these products, not about other products, of which a set has a few.
+- Where every sample falls alike, resampling has no width: the Wilson bound of 0 of n stands in.
 - Values are fractions 0..1, None where undefined (no sample of a class, no margins). Rounding belongs to the tables.
 """
 
@@ -251,7 +253,19 @@ def percentile_interval(distribution: np.ndarray, confidence: float = 0.95) -> I
 
 def interval(data: Outcomes, metric: str = "balanced_accuracy", resamples: int = RESAMPLES) -> Interval | None:
     """95 % bootstrap interval of a metric."""
-    return percentile_interval(draws(data, metric, resamples))
+    bounds = percentile_interval(draws(data, metric, resamples))
+    sizes = {"recall": [data.n_anomalous], "specificity": [data.n_normal]}
+    return bounds and widened(bounds, sizes.get(metric, [data.n_anomalous, data.n_normal]))
+
+
+def widened(bounds: Interval, sizes: Sequence[int], lowest: float = 0.0) -> Interval:
+    """A bootstrap interval without width, grown to what 0 of n leaves open (Wilson), the mean over the classes of these
+    `sizes`; any other as it is. `lowest`: of what is measured, -1 for a difference; the highest is 1."""
+    low, high = bounds
+    if high > low:
+        return bounds
+    slack = float(np.mean([bound[1] for n in sizes if (bound := wilson(0, n))]))
+    return max(low - slack, lowest), min(high + slack, 1.0)
 
 
 # --- paired comparisons ------------------------------------------------------------------------------------------
@@ -282,7 +296,7 @@ def paired_difference(
     bounds = percentile_interval(spread)
     if first is None or second is None or bounds is None:
         raise ValueError("a difference needs samples of both classes")
-    return Difference(first - second, bounds, spread)
+    return Difference(first - second, widened(bounds, [a.n_anomalous, a.n_normal], -1.0), spread)
 
 
 def mcnemar(a: Outcomes, b: Outcomes) -> tuple[int, int, float]:

@@ -77,3 +77,9 @@ def column_of(dataset: str) -> str:
 def ours(row: str, profile: str) -> str:
     """Name of our measurement in a row of the paper: what plays its model in another profile does not bear its name."""
     return row if profile == profiles.QWEN.name else f"ours, in place of {row}"
+
+
+def ours_of(table_id: str, row: str, profile: str) -> str:
+    """`ours` where a row of an ablation is named after the base model, the row's own name elsewhere."""
+    base = row_of_run(table_id, "base") if table_id in tables() else None
+    return ours(row, profile) if base and base["row"] == row else row

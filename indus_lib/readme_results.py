@@ -55,13 +55,18 @@ def measured_only(table: Table) -> Table:
 
 def short(table: Table) -> str:
     """An ablation as one line per row: our average and its interval."""
-    lines = [f"**{table.title}**, average balanced accuracy over the five sets, 95 % interval:", ""]
+    lines = []
     for name in dict.fromkeys(row.row for row in table.rows):
         cell = table.get(name, paper.AVERAGE)
         if cell is not None and cell.value is not None:
             bounds = f" [{cell.ci[0]:.1f}, {cell.ci[1]:.1f}]" if cell.ci else ""
-            lines.append(f"- {name}: {cell.value:.1f}{bounds}")
-    return "\n".join(lines) if len(lines) > 2 else ""
+            unparsed = f", {cell.n_unparsed} unparsed" if cell.n_unparsed else ""
+            lines.append(f"- {paper.ours_of(table.id, name, table.profile)}: {cell.value:.1f}{bounds}{unparsed}")
+            images = f"{cell.n_normal} normal and {cell.n_anomalous} anomalous images"
+    if not lines:
+        return ""
+    head = f"**{table.title}**, average balanced accuracy over the five sets, 95 % interval, {images} under every row:"
+    return "\n".join([head, "", *lines])
 
 
 def verdict_lines(found: Mapping[str, Table]) -> list[str]:
@@ -76,7 +81,10 @@ def verdict_lines(found: Mapping[str, Table]) -> list[str]:
         lines.append(f"Not testable here: {rest}.")
     if "consistency" in found:
         count = sum(row.note.startswith("contradiction") for row in found["consistency"].rows)
-        lines.append(f"The consistency audit computes {count} contradictions from the paper's own tables.")
+        kinds = next((n for n in found["consistency"].notes if n.startswith("Contradictions by kind")), "")
+        lines.append(
+            f"The consistency audit computes {count} contradictions from the paper's own numbers. {kinds}".strip()
+        )
     return lines
 
 

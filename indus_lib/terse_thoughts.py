@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .protocol import FINDING, FORM, FOUND, THINK_CLOSE, THINK_OPEN, UNSURE
+
+_PRELIMINARY = re.compile(r"(\bpreliminary: )(?:Yes|No)\b")
 
 
 def to_compare(results: Iterable[tuple[Any, Any]]) -> str:
@@ -25,9 +28,23 @@ def terse(text: str, names: str = "") -> str:
     before a call is left out: on the corpus it goes with the label, and a model that leans on it has nothing where it
     has no hunch itself.
     """
-    found, rest = FINDING.search(text), text[text.find(THINK_CLOSE) :]
+    found, rest = FINDING.search(text), _behind(text)
     if found is None:
         return text
     if "<call_tool>" in rest:
         return THINK_OPEN + UNSURE + rest
     return THINK_OPEN + names + "see" + FOUND[found[1].strip() == FOUND[1].strip()] + rest
+
+
+def at_sight(turns: Sequence[str], anomalous: bool, *, short: bool) -> str:
+    """A trajectory as who sees the photograph alone tells it in one turn: the first thought and the last verdict, as
+    which the thought's `preliminary` field reads then; `short`: `see something` or `see nothing` for the thought."""
+    if short:
+        return THINK_OPEN + "see" + FOUND[not anomalous] + _behind(turns[-1])
+    thought = turns[0][: turns[0].find(THINK_CLOSE)]
+    return _PRELIMINARY.sub(rf"\g<1>{'Yes' if anomalous else 'No'}", thought) + _behind(turns[-1])
+
+
+def _behind(text: str) -> str:
+    """What follows the thought, its closing tag first."""
+    return text[text.find(THINK_CLOSE) :]

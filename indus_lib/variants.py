@@ -18,11 +18,12 @@ class Variant:
     """One run of the tables.
 
     Attributes:
-        start: `base` or `sft`: which model RL starts from, or is evaluated as it is; `shipped`: the profile's agent.
+        start: `base`, `sft` or `sft_no_tools`: which model RL starts from, or is evaluated as it is; `shipped`: the
+            profile's agent.
         trained: Whether RL is run.
         weights: Of the reward.
         config: Fields of `profiles.GRPO` that differ.
-        tools: Offered in RL and at inference.
+        tools: Offered in RL and at inference. An SFT of its own that has none learns verdicts at first sight.
         share: Of the corpus that SFT sees.
         mode: `direct` for the untrained base (paper section 3).
         model_of: Evaluate this run's model (a tool taken away at inference only).
@@ -54,7 +55,8 @@ VARIANTS: dict[str, Variant] = {
     "full": Variant(full_sets=True),
     "shipped": Variant(start="shipped", trained=False),  # the agent that comes with the checkout
     "rl_only": Variant(start="base"),
-    "no_tools": Variant(tools=()),
+    "sft_no_tools": Variant(start="sft_no_tools", trained=False, tools=()),  # taught without, not only denied them
+    "no_tools": Variant(start="sft_no_tools", tools=()),
     "weights_0_0_0": _weights(0, 0, 0),  # Tables 4 and 5
     "weights_0.8_0_0": _weights(0.8, 0, 0),
     "weights_0.8_0.6_0": _weights(0.8, 0.6, 0),
@@ -62,7 +64,7 @@ VARIANTS: dict[str, Variant] = {
     "weights_0.8_0_0.5": _weights(0.8, 0, 0.5),
     "weights_1_1_1": _weights(1, 1, 1),
     "no_format": _weights(0.8, 0.6, 0.5, format_penalty=0.0),
-    **{f"no_{t}": Variant(tools=_without(t)) for t in TOOLS},  # Table 8: gone from training and inference
+    **{f"no_{t}": Variant(tools=_without(t)) for t in TOOLS},  # Table 8: gone from RL and inference, SFT had it
     **{f"no_{t}_at_inference": Variant(tools=_without(t), model_of="full") for t in TOOLS},
     **{f"group_{g}": Variant(config={"group": g}) for g in (2, 6, 8)},  # Table 9
     "additive": Variant(weights=RewardWeights(gate="additive")),  # ours
@@ -78,6 +80,6 @@ ABLATIONS = {
     "table5_weights": ("weights_0_0_0", "weights_0.8_0_0", "weights_0.8_0.6_0", "weights_1_1_1", "full"),
     "table8_tools": ("full", *(f"no_{t}" for t in TOOLS), *(f"no_{t}_at_inference" for t in TOOLS)),
     "table9_group_size": ("group_2", "full", "group_6", "group_8"),
-    "ours": ("additive", "soft_gate", "no_delta", "sft_25", "sft_50"),
+    "ours": ("additive", "soft_gate", "no_delta", "sft_25", "sft_50", "sft_no_tools"),
 }
 """Runs by the table that needs them; `ours` are questions that the paper does not ask."""

@@ -145,9 +145,35 @@ def test_where_rl_moves_nothing_no_way_to_run_it_is_supported() -> None:
     assert idle["The crop tool contributes"] == "supported"  # other tools, not another way to run RL
 
 
+def test_answers_that_do_not_parse_support_nothing() -> None:
+    """Against an agent without a format its format wins, which is not what the claims are about."""
+    good = sets(0.95, 0.9, n=40)
+    mute = {name: [replace(e, verdict=None) for e in episodes] for name, episodes in good.items()}
+    rest = {"full": good, "sft": mute}
+    assert _claims({**rest, "base": sets(0.5, 0.5, n=40)})["The agent beats its own base model"] == "supported"
+    found = _claims({**rest, "base": mute, "rl_only": mute})
+    for claim in ("The agent beats its own base model", "The SFT cold start contributes"):
+        assert found[claim] == "not testable here"
+    assert found["The untrained base is weak (at most 60 on average) (project target)"] == "not testable here"
+
+
+def test_claims_say_how_much_rl_they_rest_on() -> None:
+    assert audit_claims.dose("tiny").startswith("RL here: 8 steps of 16 images, 4 trajectories each")
+    assert "learning rate 1e-05" in audit_claims.dose("qwen3-vl-8b")
+
+
+def test_brackets_of_the_consistency_table_are_rounding_alone() -> None:
+    rows = audit_consistency.table("tiny", "x").rows
+    noise = [r for r in rows if r.row.startswith("sampling noise")]
+    assert noise and all(r.ci is None and r.reported is None for r in noise)
+    assert all(r.ci and r.reported is not None for r in rows if r.row.startswith("F1"))
+    assert all(r.reported is None or r.reported == round(r.reported, 2) for r in rows)
+    assert "F1 12" in audit_consistency.table("tiny", "x").notes[1]
+
+
 def test_state_of_the_art_is_judged_by_reported_numbers_only() -> None:
     found = _claims({"full": sets(1, 1, n=10)})
-    assert found["The same, with the numbers IAD-R1 published later beside it"] == "not supported"
+    assert found["Still the highest average beside the numbers that IAD-R1 published later"] == "not supported"
     assert found["Highest balanced accuracy, averaged over the five data sets, of all models compared"] == (
         "not testable here"
     )

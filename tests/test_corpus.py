@@ -22,6 +22,7 @@ from indus_lib.endpoint_policy import EndpointPolicy
 from indus_lib.episodes import Episode, ToolCall
 from indus_lib.figures_corpus import corpus_figures
 from indus_lib.policies import ScriptedPolicy
+from indus_lib.processing import images_of
 from indus_lib.reply_cache import ReplyCache, request_key
 
 
@@ -99,6 +100,19 @@ def test_a_terse_answer_repeats_what_prior_and_crop_name(built) -> None:
 
     assert thought(crop) == "<think>see something"
     assert thought(ToolCall("prior", {}), crop) == "<think>prior dot, crop dot, see something"
+
+
+def test_an_agent_without_tools_is_taught_verdicts_at_first_sight(built) -> None:
+    """One turn, no tool offered, nothing of what a tool said; label, place and type as they were."""
+    folder, _, records = built
+    config = profiles.get("tiny").inspection
+    for record in (r for r in records if len(r["messages"]) > 1):
+        talk = corpus.conversation(record, folder, config, at_sight=True, terse=True)
+        assert [m["role"] for m in talk] == ["user", "assistant"] and len(images_of(talk)) == 1
+        assert talk[0]["content"][-1]["text"] == protocol.question("", config.detail, ())
+        said, whole = talk[-1]["content"][0]["text"], record["messages"][-1]["text"]
+        assert said == f"<think>see {'some' if record['label'] else 'no'}thing" + whole[whole.index("</think>") :]
+        assert parsing.parse_turn(said, allowed_tools=(), final=False).answer is bool(record["label"])
 
 
 def test_episode_survives_its_own_json(built) -> None:

@@ -78,6 +78,10 @@ def test_runs_of_an_ablation_go_side_by_side_and_come_back_in_order(monkeypatch)
     assert {"sft-s0", "sft-s1", "full-s1"} <= known
     assert not experiments._CURRENT  # a later call looks again
     assert read == ["sets", 0, 1]  # once for all runs
+    for run, start in (("no_tools", "sft_no_tools"), ("rl_only", ""), ("no_crop", "sft")):
+        known.clear()
+        experiments.ablate(P, (run,), 1)
+        assert known == {f"{run}-s0", *[f"{start}-s0"] * bool(start)}  # its start is there before it
     read.clear()
     experiments.ablate(P, ("base", "sft"), 1)
     assert read == ["sets"]  # no RL, no pool: it need not be there
@@ -85,18 +89,22 @@ def test_runs_of_an_ablation_go_side_by_side_and_come_back_in_order(monkeypatch)
 
 def test_an_sft_model_is_known_without_encoding_the_corpus(monkeypatch, tmp_path):
     """Until a record, a photograph or a setting is another one."""
-    photo, work, encoded, trained = tmp_path / "a.png", tmp_path / "work/corpus", [], []
+    photo, work, encoded, trained, configs = tmp_path / "a.png", tmp_path / "work/corpus", [], [], []
     work.mkdir(parents=True)
     photo.write_bytes(b"1")
     (work / "corpus.jsonl").write_text("a record")
 
-    def train(base, rows, out, *_, **options):
+    def train(base, rows, out, config, **options):
         out.mkdir(parents=True, exist_ok=True)
         trained.append(out.name)
+        configs.append(config)
+
+    def encode(p, split="train", share=1.0, at_sight=False):
+        encoded.append((split, share, *["at sight"] * at_sight))
 
     monkeypatch.setattr(experiments, "folder", lambda profile: tmp_path)
     monkeypatch.setattr(experiments, "_CURRENT", set())
-    monkeypatch.setattr(experiments, "encoded", lambda p, split="train", share=1.0: encoded.append((split, share)))
+    monkeypatch.setattr(experiments, "encoded", encode)
     monkeypatch.setattr(experiments.corpus, "read", lambda path: [{}])
     monkeypatch.setattr(experiments.corpus, "to_sample", lambda record, folder: SimpleNamespace(image=photo))
     monkeypatch.setattr(experiments.sft, "train", train)
@@ -110,7 +118,10 @@ def test_an_sft_model_is_known_without_encoding_the_corpus(monkeypatch, tmp_path
     (work / "corpus.jsonl").write_text("another")
     experiments.train(P, "sft")
     experiments.train(replace(P, sft=replace(P.sft, epochs=2)), "sft")
-    assert trained == ["sft-s0", "sft_25-s0", *["sft-s0"] * 3]
+    assert trained == ["sft-s0", "sft_25-s0", *["sft-s0"] * 3] and configs[-1].practice == P.sft.practice > 0
+    experiments.train(P, "sft_no_tools")
+    assert encoded[-2:] == [("train", 1.0, "at sight"), ("val", 1.0, "at sight")]
+    assert trained[-1] == "sft_no_tools-s0" and configs[-1].practice == configs[-1].looking == 0
 
 
 def test_parts_of_groups_come_back_by_group_in_order():

@@ -136,7 +136,11 @@ def test_paired_difference_is_tighter_than_two_intervals() -> None:
     back = metrics.paired_difference(second, first)
     assert back.ci == pytest.approx((-found.ci[1], -found.ci[0]))
     same = metrics.paired_difference(first, first)
-    assert same.value == 0 and same.ci == (0, 0)
+    open_ = metrics.wilson(0, 200)[1]  # no image of either class differs: 0 of 200 leaves two points
+    assert same.value == 0 and same.ci == pytest.approx((-open_, open_)) and 0.018 < open_ < 0.02
+    nothing = metrics.outcomes([replace(e, verdict=None) for e in a])
+    assert metrics.interval(nothing) == pytest.approx((0, open_))
+    assert metrics.interval(metrics.outcomes(run(1, 1, n=200)), "recall") == pytest.approx((1 - open_, 1))
 
 
 def test_pairs_must_be_the_same_samples() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from indus_lib import parsing, protocol, tools
 from indus_lib.episodes import ToolCall
 from indus_lib.parsing import parse_turn
-from indus_lib.terse_thoughts import terse, to_compare
+from indus_lib.terse_thoughts import at_sight, terse, to_compare
 from indus_lib.tool_result import ToolResult
 
 words = (
@@ -152,6 +152,15 @@ def test_a_terse_turn_keeps_what_it_found_and_what_it_did() -> None:
     assert terse(terse(last)) == terse(last)
     fine = protocol.format_final("see nothing, no mark in the crop", False)
     assert terse(fine) == "<think>see nothing</think>" + protocol.final_text(False)
+    assert at_sight([first, last], True, short=True) == terse(last)
+    assert at_sight([first, fine], False, short=True) == terse(fine)
+    whole = at_sight([first, last], True, short=False)
+    assert (
+        whole
+        == first[: first.index("</think>")].replace("preliminary: No", "preliminary: Yes")
+        + last[last.index("</think>") :]
+    )
+    assert "preliminary: Yes" in whole and "call_tool" not in whole and "crop" not in whole
     other = protocol.format_final("the crop shows it", False)
     assert terse(other) == other
     names = "prior dot, crop bar, "
