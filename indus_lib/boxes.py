@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from .samples import Box
 
+STRIP = 100  # times as long as wide, the most that is shown; not in paper
 SCALE = 1000
 
 
@@ -17,6 +18,18 @@ def to_pixels(box: Sequence[float], width: int, height: int) -> tuple[int, int, 
     left, top = min(left, width - 1), min(top, height - 1)
     right, bottom = -int(-x2 * width // SCALE), -int(-y2 * height // SCALE)  # ceil: a box never loses its edge
     return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def no_strip(window: Sequence[int], width: int, height: int) -> tuple[int, int, int, int]:
+    """The pixel window, its shorter side grown about its centre to at least 1/`STRIP` of the longer one where the image
+    allows: vision processors refuse thin strips (Qwen's from 1:200)."""
+    least = -(-max(window[2] - window[0], window[3] - window[1]) // STRIP)
+    spans = []
+    for low, high, limit in ((window[0], window[2], width), (window[1], window[3], height)):
+        size = min(max(high - low, least), limit)
+        start = low if size <= high - low else min(max((low + high - size) // 2, 0), limit - size)
+        spans.append((start, start + size))
+    return spans[0][0], spans[1][0], spans[0][1], spans[1][1]
 
 
 def to_relative(window: Sequence[float], width: int, height: int) -> Box:

@@ -2,10 +2,12 @@
 
     p(Yes) = p(<location>) + p(<answer>) p(Yes | <answer>)        p(No) = p(<answer>) p(No | <answer>)
 
-One request asks what follows `</think>`, a second what follows `<answer>`. Where a tag is several tokens, the server's
-own greedy path is followed to the token where the tags part. What differs from `LocalPolicy`:
+One request asks what follows `</think>`, a second what follows `<answer>`; or `<answer`, unless the tag is one token:
+Qwen's `>No` is one, and what it has learnt of No is never seen behind a whole tag. Where a tag is several tokens, the
+server's own greedy path is followed to the token where the tags part. What differs from `LocalPolicy`:
 
-- A tag or word that is not among the top 20 counts as likely as the least likely of these, which it cannot exceed.
+- A tag or word that is not among the top 20 counts as likely as a token there that may begin it, else as the least
+  likely of them, which it cannot exceed.
 - White space before a tag is passed over where the server would write it.
 - There is no margin where the server would go on with something else than a tag: it then did not continue our message,
   or the model keeps no form.
@@ -22,6 +24,7 @@ import numpy as np
 TOP_LOGPROBS = 20  # the most that OpenAI and vLLM give; both ends are among them unless one is certain
 MAX_STEPS = 4  # tokens asked for: white space, then the two or three up to where the tags part
 VERDICTS = ("Yes", "No")
+ANSWER = "<answer>"
 
 Step = tuple[str, list[tuple[str, float]]]
 """A token that was written, and the most likely tokens in its place, itself included, with their log-probabilities."""
@@ -67,11 +70,26 @@ def log_p(steps: Sequence[Step], ends: tuple[str, str], others: Sequence[str] = 
                     best[i] = max(best[i], path + value)
         fits = _fitting(written + token, (*ends, *others))
         if not fits or not set(ends) <= set(fits):
-            least = path + min(value for _, value in top)
-            known = fits and max(best) > -math.inf
-            return (max(best[0], least), max(best[1], least)) if known else None
+            if not fits or max(best) == -math.inf:
+                return None
+            bounds = [path + _bound(written, top, end, listed=b > -math.inf) for b, end in zip(best, ends, strict=True)]
+            return max(best[0], bounds[0]), max(best[1], bounds[1])
         written, path = written + token, path + dict(top)[token]
     return None
+
+
+def _bound(written: str, top: Sequence[tuple[str, float]], end: str, *, listed: bool) -> float:
+    """What is not listed is at most as likely as the least likely token; and an end of which no token is its own, as
+    the likeliest that may begin it: `>` of `>Yes` beside `>No`."""
+    least = min(value for _, value in top)
+    begun = [p for token, p in top if token.strip() and end in _fitting(written + token, (end,))]
+    return least if listed else max(begun, default=least)
+
+
+def answer_opened(steps: Sequence[Step]) -> tuple[str, tuple[str, str]]:
+    """What to ask the verdict behind, and its two ways to go on, by how the server writes `ANSWER`."""
+    whole = any(token.strip() == ANSWER for _, top in steps for token, _ in top)
+    return (ANSWER, VERDICTS) if whole else (ANSWER[:-1], (f">{VERDICTS[0]}", f">{VERDICTS[1]}"))
 
 
 def _fitting(text: str, ways: Sequence[str]) -> list[str]:

@@ -148,12 +148,14 @@ class EndpointPolicy:
         text = protocol.open_text(conversation)
         try:
             if protocol.looks(text):
-                found = await self._log_p(client, conversation, protocol.FOUND)
+                found = endpoint_margin.log_p(await self._steps(client, conversation), protocol.FOUND)
                 return found and found[0] - found[1]
             others = (CALL,) if text else (CALL, protocol.THINK_OPEN)
-            branch = await self._log_p(client, conversation, protocol.BRANCH, others)
-            answered = protocol.extend_open(conversation, protocol.MARGIN_PREFIX)
-            verdict = branch and await self._log_p(client, answered, endpoint_margin.VERDICTS)
+            steps = await self._steps(client, conversation)
+            branch = endpoint_margin.log_p(steps, protocol.BRANCH, others)
+            opened, ends = endpoint_margin.answer_opened(steps)
+            answered = protocol.extend_open(conversation, opened)
+            verdict = branch and endpoint_margin.log_p(await self._steps(client, answered), ends)
         except (openai.OpenAIError, MalformedReply) as error:
             refused = isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError)
             self._margins_refused = self._margins_refused or (refused and not self._margins_asked)
@@ -162,10 +164,8 @@ class EndpointPolicy:
             return None
         return endpoint_margin.margin(branch, verdict) if branch and verdict else None
 
-    async def _log_p(
-        self, client: openai.AsyncOpenAI, conversation: Conversation, ends: tuple[str, str], others: Sequence[str] = ()
-    ) -> tuple[float, float] | None:
-        """See `endpoint_margin.log_p`. An assistant message of no words yet is what any server begins by itself."""
+    async def _steps(self, client: openai.AsyncOpenAI, conversation: Conversation) -> list[endpoint_margin.Step]:
+        """What the server would go on with; an assistant message of no words yet is what any begins by itself."""
         begun = bool(protocol.open_text(conversation))
         options = {
             "max_tokens": endpoint_margin.MAX_STEPS, "temperature": 0.0, "logprobs": True,
@@ -173,7 +173,7 @@ class EndpointPolicy:
             "extra_body": {"continue_final_message": begun, "add_generation_prompt": not begun},
         }  # fmt: skip
         completion = await self._complete(client, conversation if begun else conversation[:-1], options)
-        return endpoint_margin.log_p(endpoint_margin.steps_of(completion.choices[0]), ends, others)
+        return endpoint_margin.steps_of(completion.choices[0])
 
     async def _complete(
         self, client: openai.AsyncOpenAI, conversation: Conversation, options: dict[str, Any]
@@ -236,6 +236,9 @@ def _count(usage: Any, name: str) -> int:
 
 
 def _text(message: ChatCompletionMessage) -> str:
-    """Assistant text; a server with a reasoning parser hands the thinking back apart, so put it back in front."""
+    """Assistant text; a server with a reasoning parser hands the thinking back apart, so put it back in front. Where
+    the text has its own thought in front, what came apart is a reasoning model's draft of it."""
     thinking = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
-    return encodable((f"<think>{thinking}</think>" if thinking else "") + (message.content or ""))
+    text = message.content or ""
+    apart = thinking and not text.lstrip().startswith(protocol.THINK_OPEN)
+    return encodable((f"<think>{thinking}</think>" if apart else "") + text)

@@ -258,6 +258,7 @@ def ablate(profile: Profile, runs: Sequence[str], seeds: int = 1) -> dict[str, d
     starts = {(VARIANTS[VARIANTS[run].model_of or run].start, seed) for run, seed in todo}
     current = [train(profile, start, seed) for start, seed in sorted(starts) if start not in ("base", "shipped")]
     models = sorted({(VARIANTS[r].model_of or r, s): 0 for r, s in todo}, key=lambda model: VARIANTS[model[0]].trained)
+    training_runs.free_memory()  # the workers' GPUs
     for job, part, text in ((_train_job, models, "train runs"), (_evaluate_job, todo, "inspect runs")):
         jobs = [(profile, run, seed, images, tuple(current)) for run, seed in part]
         done = run_jobs(job, jobs, min(side_by_side(), len(part)), few=2, gpus=gpus())

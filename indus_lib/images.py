@@ -14,6 +14,7 @@ from .boxes import to_relative
 from .samples import Box
 
 MAX_PIXELS = 89_000_000  # just under Pillow's own decompression-bomb limit, so ours speaks first
+MAX_ASPECT = 200  # of what Qwen's processor takes
 MIN_SIDE = 8
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
 _LOSSY = frozenset({"JPEG", "MPO", "WEBP"})
@@ -52,12 +53,17 @@ def load_image(path: Path | str, tile: Window | None = None) -> np.ndarray:
         uint8 array, HxWx3, RGB.
 
     Raises:
-        ImageError: Missing, empty, truncated, not an image, smaller than 8 px a side, larger than 89 Mpx.
+        ImageError: Missing, empty, truncated, not an image, smaller than 8 px a side, larger than 89 Mpx, thinner than
+            1:200.
     """
     image = _open(path)
     if min(image.size) < MIN_SIDE:
         raise ImageError(f"{path}: only {image.width} x {image.height} px; an image needs at least {MIN_SIDE} a side")
-    return _cut(_to_rgb(image), tile, path)
+    pixels = _cut(_to_rgb(image), tile, path)
+    if max(pixels.shape[:2]) > MAX_ASPECT * min(pixels.shape[:2]):
+        high, wide = pixels.shape[:2]
+        raise ImageError(f"{path}: {wide} x {high} px is thinner than 1:{MAX_ASPECT}, which no model here sees; cut it")
+    return pixels
 
 
 def load_mask(path: Path | str, shape: tuple[int, ...] | None = None, tile: Window | None = None) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +31,28 @@ class LocalPolicy:
         self.model, self.processor = model, processor
         tokenizer = processor.tokenizer
         self._suppress = tokenizer.convert_tokens_to_ids(list(VISION_TOKENS))  # an image cannot be spoken
-        self._verdict = [tokenizer.encode(w, add_special_tokens=False)[0] for w in ("Yes", "No")]
         self._location, self._answer = (tokenizer.encode(w, add_special_tokens=False) for w in BRANCH)
         self._found = [tokenizer.encode(w, add_special_tokens=False)[0] for w in FOUND]
         pairs = zip(self._location, self._answer, strict=False)
         self._parting = next(i for i, (a, b) in enumerate(pairs) if a != b)  # 0 where a tag is one token
+        self._verdict = [self._spellings(word) for word in ("Yes", "No")]
+
+    def _spellings(self, word: str) -> list[tuple[int, int]]:
+        """How `<answer>` goes on to a word: (tokens of the tag before it, its token). Qwen writes the end of the tag
+        and `No` as one token, `>No`, but not `>Yes`: what it has learnt of No is never seen behind a whole tag."""
+        encode = self.processor.tokenizer.encode
+        alone, whole = (encode(text, add_special_tokens=False) for text in (word, f"{BRANCH[1]}{word}</answer>"))
+        found = [(len(self._answer), alone[0])]
+        merged = [i for i, (a, b) in enumerate(zip(self._answer, whole, strict=False)) if a != b]
+        return found + [(at, whole[at]) for at in merged[:1]]
 
     @classmethod
     def from_path(cls, path: Path | str, *, name: str = "", batch: int = 64, **options: Any) -> LocalPolicy:
-        """Open a local folder or hub name; options as for `tiny_model.load`."""
-        model, processor = tiny_model.load(path, **options)
+        """Open a local folder or hub name, an adapter unmerged; options as for `tiny_model.load`."""
+        options = (tiny_model.unmerged(path) if "adapter" not in options else {"path": path}) | options
+        model, processor = tiny_model.load(**options)
         if model.device.type == "cpu":
-            accelerate(model)
-            core = model.get_base_model() if options.get("adapter") else model
+            core = accelerate(model.get_base_model() if options.get("adapter") else model)
             SHARED.attach(core.model.visual.requires_grad_(False))
         return cls(model, processor, name=name or Path(path).name, batch=batch)
 
@@ -113,10 +123,14 @@ class LocalPolicy:
 
     def _margin(self, log_p: torch.Tensor) -> torch.Tensor:
         """(B, tag tokens + 1, V) log-probabilities -> (B,) log p(Yes) - log p(No)."""
-        parts = self._parting
-        tag = sum(log_p[:, i, self._answer[i]] for i in range(parts, len(self._answer)))
-        yes = torch.logaddexp(log_p[:, parts, self._location[parts]], tag + log_p[:, -1, self._verdict[0]])
-        return yes - (tag + log_p[:, -1, self._verdict[1]])
+        parts, found = self._parting, []
+        for spellings in self._verdict:
+            ways = [
+                sum(log_p[:, i, self._answer[i]] for i in range(parts, at)) + log_p[:, at, token]
+                for at, token in spellings
+            ]
+            found.append(reduce(torch.logaddexp, ways))
+        return torch.logaddexp(log_p[:, parts, self._location[parts]], found[0]) - found[1]
 
     @staticmethod
     def _chunks(conversations: Sequence[Conversation], size: int) -> Iterator[Sequence[Conversation]]:

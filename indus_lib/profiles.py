@@ -163,8 +163,10 @@ QWEN = Profile(
     name="qwen3-vl-8b",
     model=Model("Qwen/Qwen3-VL-8B-Instruct", "", dtype="bfloat16", lora=True),
     data=Data("data/raw", False, "real-iad", ablation_limit=200),
-    inspection=Inspection(max_side=1024),  # with what tools return beside it, SFT's 4608 tokens hold it
-    sft=SFT(learning_rate=1e-4),  # not in paper; an adapter's usual one
+    inspection=Inspection(max_side=1024),  # with what tools return beside it, SFT's 6144 tokens hold it
+    sft=SFT(  # not in paper; an adapter's usual rate, and room for three large pictures of tools with long thoughts
+        learning_rate=1e-4, max_length=6144
+    ),
     grpo=GRPO(
         prompts=2,  # of 4 trajectories: the paper's 8 a step (batch 1 x accumulation 2 x 4 GPUs), here on one GPU
         steps=1500,  # section 6: one epoch, of how many images it does not say; here as many as trajectories of SFT

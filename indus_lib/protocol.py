@@ -271,13 +271,15 @@ def add_observation(conversation: Sequence[dict[str, Any]], results: Iterable[tu
 
 
 def decision_prefix(text: str) -> str | None:
-    """The turn up to where its verdict is taken; None when the thinking does not end.
+    """The turn up to where its verdict is taken; None when the thinking does not end and no verdict follows.
 
     That is behind `</think>`, where verdict and format part ways: the next token opens `BRANCH[0]` (Yes) or `BRANCH[1]`
-    (No). A terse turn has decided before: its prefix is one that `looks`, what follows one of `FOUND`.
+    (No). A terse turn has decided before: its prefix is one that `looks`, what follows one of `FOUND`. A reply to the
+    direct question has reasons without `</think>`: up to the first of the two.
     """
     head, tag, _ = text.partition(THINK_CLOSE)
     if not tag:
-        return None
+        verdict = min((at for at in map(text.find, BRANCH) if at >= 0), default=-1)
+        return text[:verdict] if verdict >= 0 else None
     found = _TERSE.fullmatch(head)
     return (found[1] or LOOK) if found else head + tag

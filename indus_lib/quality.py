@@ -33,7 +33,8 @@ LEAK_WORDS = (
     "given type", "given that it is", "provided label", "provided location", "provided information", "provided box",
     "i was told", "we are told", "known to be", "the hint", "hinted", "the dataset", "data set", "reference answer",
     "correct answer", "expected answer", "bounding box", "metadata", "file name", "filename",
-    "according to the instruction", "supposed to be anomalous", "supposed to be normal",
+    "according to the instruction", "supposed to be anomalous", "supposed to be normal", "the user", "must not reveal",
+    "not mention that", "pretend", "the required verdict", "verdict is given",
 )  # fmt: skip
 """Words that speak of supervision. A bare "label" is not among them: a bottle may carry one."""
 _LEAK = re.compile(r"\b(?:" + "|".join(w.replace(" ", r"[\s_-]+") for w in LEAK_WORDS) + r")\b")

@@ -13,6 +13,7 @@ valid candidates an LLM judge keeps the best. Every raw reply is kept (`ReplyCac
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from .samples import Sample
 from .teacher_plan import by_category, interleave
 from .teacher_tools import rng_for, target_box
 
+log = logging.getLogger(__name__)
 BATCH = 64  # samples in flight; their replies are stored one by one
 CALL = re.compile(r"\{.*\}", re.DOTALL)
 
@@ -89,21 +91,35 @@ class EndpointTeacher:
         max_new_tokens: int = 700, max_side: int = 1024,
     ) -> None:  # fmt: skip
         self.replies, self.judge, self.name = replies, judge, replies.name
+        self._error = ""  # the last one of the endpoint
         self._candidates, self._tokens, self._side = candidates, max_new_tokens, max_side
 
     def produce(
         self, samples: Sequence[Sample], *, n: int, seed: int, detail: str = "full", max_tokens: int | None = None
     ) -> tuple[list[Accepted], Counter[str]]:
-        """Accepted trajectories, half anomalous, and what was rejected by reason. See `corpus.build`."""
+        """Accepted trajectories, half anomalous, and what was rejected by reason. See `corpus.build`.
+
+        Raises RuntimeError when the endpoint fails for `BATCH` samples in a row: a spent quota, a wrong key.
+        """
         accepted: list[Accepted] = []
         rejected: Counter[str] = Counter()
+        failed = 0
         for label in (True, False):
             queue, got = _balanced([s for s in samples if s.label is label and (s.boxes or not label)], seed), 0
             while queue and got < n // 2:
                 batch, queue = queue[: min(BATCH, n // 2 - got)], queue[min(BATCH, n // 2 - got) :]
+                before = rejected["endpoint_failed"]
                 made = self._batch(batch, seed, max_tokens, rejected)
                 accepted += made
                 got += len(made)
+                failed = failed + len(batch) if not made and rejected["endpoint_failed"] > before else 0
+                if failed >= BATCH:
+                    raise RuntimeError(
+                        f"{self.name}: the endpoint failed for the last {failed} samples: {self._error}. Mend it and "
+                        "run again: what it has answered is kept"
+                    )
+            if got < n // 2:
+                log.warning("%s: %d of %d trajectories with label %s", self.name, got, n // 2, label)
         return accepted, rejected
 
     def _batch(
@@ -131,6 +147,7 @@ class EndpointTeacher:
         if not talks:
             return []
         found = self.replies.reply(talks, max_new_tokens=self._tokens, temperature=temperature, seed=seed)
+        self._error = next((r.error for r in found if r.error), self._error)
         return [None if r.error else r.text for r in found]
 
     def _describe(self, works: list[_Work], seed: int) -> None:
@@ -186,7 +203,9 @@ def _balanced(samples: Sequence[Sample], seed: int) -> list[Sample]:
 
 
 def read_description(text: str) -> tuple[str, list[dict[str, Any]]]:
-    """(description, well-formed calls) of a stage-one reply, the first of each tool; any text gives something."""
+    """(description, well-formed calls) of a stage-one reply, the first of each tool; any text gives something. What a
+    reasoning model thought first is not part of it."""
+    text = text.rpartition(protocol.THINK_CLOSE)[2]
     match = CALL.search(text[:8000])
     try:
         data = json.loads(match[0]) if match else {}

@@ -7,6 +7,7 @@ or hub name, with or without a LoRA adapter.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForCondi
 from .processing import END_OF_TURN, VISION_TOKENS, IndusProcessor, StandardisedImageProcessor, load_processor
 
 PAD, START = "<|endoftext|>", "<|im_start|>"
+ADAPTER = "adapter"  # folder beside merged weights
 RESIDUAL = 0.15  # size of what a layer of the language model adds at first, against Xavier's
 PHRASES = ('{"name":"', '","arguments":{"', '","points":[[', '],[', "evidence:", "; target:", "; region: [", "; scale:",
            "; cue:", "; suspicion:", "; preliminary:")  # fmt: skip
@@ -138,6 +140,17 @@ def _quiet_start(language: nn.Module) -> None:
     for layer in language.layers:
         layer.self_attn.o_proj.weight *= RESIDUAL
         layer.mlp.down_proj.weight *= RESIDUAL
+
+
+def unmerged(path: Path | str) -> dict[str, Any]:
+    """`path` and `adapter` for `load`, of a model that was saved with its adapter (`training_runs.finish`) and whose
+    base is still there; else `path` alone. Merged weights are rounded, and a small change may round to none."""
+    folder = Path(path) / ADAPTER
+    if (folder / "adapter_config.json").is_file():
+        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+        if base and ((Path(base) / "config.json").is_file() or not Path(base).is_absolute()):
+            return {"path": base, "adapter": folder}
+    return {"path": path}
 
 
 def load(

@@ -57,6 +57,7 @@ def crop(image: np.ndarray, region: Box, refine: bool = True, signs: bool = Fals
             method, window = "foreground extraction", _around(found[0].window, width, height)
         else:
             method, window = "centre fallback", _centre(asked, width, height)
+    window = boxes.no_strip(window, width, height)
     final = boxes.to_relative(window, width, height)
     details = {
         "method": method,

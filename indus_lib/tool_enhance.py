@@ -46,7 +46,7 @@ def enhance(image: np.ndarray, method: str, region: Box | None = None) -> ToolRe
         it in tenths) and what stands out without the map (`tool_besides`).
     """
     height, width = image.shape[:2]
-    window = boxes.to_pixels(region or (0, 0, 1000, 1000), width, height)
+    window = boxes.no_strip(boxes.to_pixels(region or (0, 0, 1000, 1000), width, height), width, height)
     patch = image[window[1] : window[3], window[0] : window[2]]
     patch = _reduced(patch)
     details: dict[str, object] = {"method": method}

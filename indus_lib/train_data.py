@@ -208,10 +208,10 @@ def _out_of_memory(pixels: torch.Tensor) -> torch.Tensor:
     """The same pixels, those of large pictures in an unnamed file: 3,000 conversations of the 8B would fill 75 GB."""
     if pixels.nbytes < ON_DISK:
         return pixels
-    with tempfile.TemporaryFile() as file:  # where TMPDIR says
+    with tempfile.NamedTemporaryFile() as file:  # where TMPDIR says
         pixels.numpy().tofile(file)
-        file.flush()
-        return torch.from_numpy(np.memmap(file, np.float16, "c", shape=tuple(pixels.shape)))
+        file.flush()  # numpy's memmap would keep a descriptor open for each, of which many systems allow 1,024
+        return torch.from_file(file.name, shared=False, size=pixels.numel(), dtype=pixels.dtype).view(pixels.shape)
 
 
 def offered(used: Iterable[str], key: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ resumes or is not repeated.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -80,12 +81,20 @@ def prepare(base: Path | str, *, lora: bool, dtype: str, freeze_vision: bool) ->
     the frozen base may be bfloat16.
     """
     half = dtype == "bfloat16" and lora and torch.cuda.is_available()
+    free_memory()
     model, processor = tiny_model.load(base, dtype=torch.bfloat16 if half else torch.float32)
     if not torch.cuda.is_available():
         fast_vision.accelerate(model)
     model.model.visual.requires_grad_(not freeze_vision)
     model.config.use_cache = False
     return model.train(), processor
+
+
+def free_memory() -> None:
+    """A trainer and its model hold each other, and the GPU, until Python looks for such circles."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def is_large(model: Any) -> bool:
@@ -126,6 +135,8 @@ def finish(trainer: Any, base: Path | str, processor: Any, out: Path, facts: dic
         # bfloat16 rounds most small changes of RL back to the start: of those of 1e-4, 61 % of the miniature's
         kept = torch.bfloat16 if lora else torch.float32
         tiny_model.save(model.merge_and_unload() if lora else model, processor, part, kept)
+        if lora:  # as it was trained, for `LocalPolicy`; the merged weights are for whatever else opens a model
+            shutil.copytree(gathered, part / tiny_model.ADAPTER)
         (part / CURVE).write_text(json.dumps({**facts, "history": trainer.state.log_history}, indent=1))
         shutil.rmtree(out, ignore_errors=True)
         os.replace(part, out)

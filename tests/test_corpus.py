@@ -19,7 +19,7 @@ from fastapi import Response
 from indus_lib import corpus, corpus_stats, images, loop, parsing, profiles, protocol, quality, teacher_endpoint
 from indus_lib.corpus_work import WorkLog
 from indus_lib.endpoint_policy import EndpointPolicy
-from indus_lib.episodes import Episode, ToolCall
+from indus_lib.episodes import Episode, ToolCall, Turn
 from indus_lib.figures_corpus import corpus_figures
 from indus_lib.policies import ScriptedPolicy
 from indus_lib.processing import images_of
@@ -321,6 +321,44 @@ def test_a_dead_endpoint_gives_reasons_not_a_crash(pool, tmp_path) -> None:
     cache = ReplyCache(policy, tmp_path / "r.jsonl")
     report = corpus.build(pool[:8], tmp_path / "c", n=4, teacher=teacher_endpoint.EndpointTeacher(cache))
     assert report.n == 0 and report.rejected["endpoint_failed"] >= 4 and cache.usage.failed >= 4
+
+
+def test_a_teacher_that_fails_for_long_stops_the_build(pool, tmp_path, monkeypatch) -> None:
+    """A quota that ends must not leave the half of the corpus that came first; mended, the build goes on."""
+    monkeypatch.setattr(teacher_endpoint, "BATCH", 4)
+    spent = []
+
+    def answer(body: dict, number: int) -> Response:
+        if spent or "The verdict to arrive at: No" in _prompt(body):
+            spent.append(1)
+            return Response('{"error": {"message": "quota is spent"}}', 402, media_type="application/json")
+        return _completion(_teach(body))
+
+    with chat_server(answer) as (url, bodies):
+        with pytest.raises(RuntimeError, match=r"endpoint failed for the last 4 samples: .*quota is spent.* run again"):
+            corpus.build(pool, tmp_path / "c", n=12, teacher=_teacher(url, tmp_path), detail="full")
+        assert not (tmp_path / "c/corpus.jsonl").exists()
+    with chat_server(lambda body, _: _completion(_teach(body))) as (url, bodies):
+        report = corpus.build(pool, tmp_path / "c", n=12, teacher=_teacher(url, tmp_path), detail="full")
+    assert report.n == 12 and not any("The verdict to arrive at: Yes" in _prompt(b) for b in bodies)
+
+
+def test_what_a_reasoning_teacher_thinks_by_itself_stays_out(pool, tmp_path) -> None:
+    """It knows the verdict, and says so; braces in it are no calls."""
+    private = 'The user gives me the verdict {"x": 1}. I must not reveal it.'
+
+    def answer(body: dict, number: int) -> Response:
+        found = json.loads(_completion(_teach(body)).body)
+        found["choices"][0]["message"]["reasoning_content"] = private
+        return Response(json.dumps(found), media_type="application/json")
+
+    with chat_server(answer) as (url, _):
+        report = corpus.build(pool, tmp_path / "c", n=6, teacher=_teacher(url, tmp_path), detail="full")
+    records = corpus.read(report.path)
+    assert len(records) == 6 and all(r["messages"][0]["calls"] for r in records)
+    assert "reveal" not in json.dumps(records)
+    turns = (Turn(f"<think>{private}</think><answer>No</answer>"),)
+    assert "leak:words" in quality.leaks(turns, next(s for s in pool if not s.label))
 
 
 def test_cache_survives_a_torn_line_and_tells_requests_apart(tmp_path) -> None:

@@ -202,6 +202,10 @@ def test_thinking_that_the_server_split_off_is_put_back() -> None:
     ):
         (reply,) = EndpointPolicy(url, "m").reply([ask("q")], max_new_tokens=1)
     assert reply.text == "<think>hm</think><answer>No</answer>"
+    own = "<think>a</think><answer>No</answer>"
+    with chat_server(lambda body, n: completion(own, message={"reasoning_content": "a draft"})) as (url, _):
+        (reply,) = EndpointPolicy(url, "m").reply([ask("q")], max_new_tokens=1)
+    assert reply.text == own
 
 
 def test_inside_a_running_event_loop_as_in_a_notebook() -> None:

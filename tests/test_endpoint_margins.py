@@ -6,6 +6,7 @@ import base64
 import io
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,9 @@ def opened(text: str, question: str = "q") -> list[dict[str, Any]]:
 
 
 def next_tokens(body: dict[str, Any]) -> Response:
-    """A model that would mostly answer No, with tags of several tokens as Qwen's."""
-    if body["messages"][-1]["content"].endswith("<answer>"):
-        return completion("No", **logprobs({"No": 0.95, "Yes": 0.05}))
+    """A model that would mostly answer No, with tags of several tokens as Qwen's, whose `>No` is one."""
+    if body["messages"][-1]["content"].endswith("<answer"):
+        return completion(">No", **logprobs({">No": 0.95, ">": 0.04, "s": 1e-9}, {"</": 1.0, "a": 1e-9}))
     step = {"answer": 0.6, "location": 0.1, "call": 0.3}
     return completion("<answer>No", **logprobs({"<": 1.0, "The": 1e-9}, step, {">": 1.0, "s": 1e-9}))
 
@@ -57,11 +58,11 @@ def test_margin_of_the_loops_own_prefix() -> None:
     frames, config = [np.zeros((32, 32, 3), np.uint8)], profiles.get("tiny").inspection
     with chat_server(answer) as (url, bodies):
         (trace,) = loop.rollout(EndpointPolicy(url, "m"), [Sample("a", Path("a"))], config=config, frames=frames)
-    expected = math.log((0.1 + 0.6 * 0.05) / (0.6 * 0.95))
+    expected = math.log((0.1 + 0.6 * 0.04) / (0.6 * 0.95))
     assert trace.margin == pytest.approx(expected) and trace.margin_before == pytest.approx(expected)
     sent = [b for b in bodies if "logprobs" in b]
     ends = [b["messages"][-1]["content"] for b in sent]
-    assert ends == ["<think>hm</think>", "<think>hm</think><answer>", "<think>so</think>", "<think>so</think><answer>"]
+    assert ends == ["<think>hm</think>", "<think>hm</think><answer", "<think>so</think>", "<think>so</think><answer"]
     assert [len(b["messages"]) for b in sent] == [2, 2, 4, 4]
     for body in sent:
         assert body["continue_final_message"] is True and body["add_generation_prompt"] is False
@@ -75,12 +76,13 @@ def test_margin_of_a_terse_thought_and_of_no_thought() -> None:
             return completion("", **logprobs({"<": 1.0, "a": 1e-9}, {"think": 0.7, "answer": 0.2, "location": 0.1}))
         if last["content"] == "<think>see":
             return completion("", **logprobs({" something": 0.8, " nothing": 0.2}))
-        return completion("", **logprobs({"Yes": 0.5, "No": 0.5}))
+        return completion("", **logprobs({">": 0.6, ">No": 0.4}, {"Yes": 0.9, "No": 0.1}))
 
     asked = [opened("<think>see something</think><answer>No</answer>"), opened("It seems fine.")]
     with chat_server(answer) as (url, bodies):
         terse, unthought = EndpointPolicy(url, "m").margins(asked)
-    assert terse == pytest.approx(math.log(4)) and unthought == pytest.approx(math.log(2))
+    expected = math.log((0.1 + 0.2 * 0.54) / (0.2 * 0.4))  # `>` and `No` apart is not learnt, and less than `>No`
+    assert terse == pytest.approx(math.log(4)) and unthought == pytest.approx(expected)
     blank = next(b for b in bodies if b["messages"][-1]["role"] == "user")
     assert blank["add_generation_prompt"] is True and blank["continue_final_message"] is False
 
@@ -105,6 +107,45 @@ def test_reading_two_ways_by_hand() -> None:
     assert read({" No": 0.6, "No": 0.1, "Yes": 0.3}, ends=words) == (0.3, 0.6)
     assert read({"Normal": 0.6, "No": 0.3, "Yes": 0.1}, ends=words) is None, "Normal is another word"
     assert read({"No.": 0.6, "Yes": 0.3}, ends=words) == (0.3, 0.6)
+    ends = (">Yes", ">No")
+    assert read({">No": 0.7, ">": 0.2, "x": 0.1}, ends=ends) == (0.2, 0.7), "what may begin it bounds it"
+    assert read({">": 0.7, ">No": 0.2}, {"Yes": 0.9, "No": 0.1}, ends=ends) == (0.63, 0.2)
+    assert read({"No": 0.7, "\n": 0.2, "x": 0.1}, ends=words) == (0.1, 0.7), "white space begins nothing"
+
+
+def test_how_a_server_writes_the_tag_tells_behind_what_to_ask() -> None:
+    apart, whole = [("<", [("<", 0.0), ("a", -9.0)])], [("<location>", [("<location>", -0.1), ("<answer>", -2.0)])]
+    assert endpoint_margin.answer_opened(apart) == ("<answer", (">Yes", ">No"))
+    assert endpoint_margin.answer_opened(whole) == ("<answer>", ("Yes", "No"))
+
+
+class Pieces:
+    """A tokenizer that writes, like Qwen's, `>No` as one token and `>Yes` as two."""
+
+    words = ("<", "</", "answer", "location", ">No", ">", "Yes", "No", " something", " nothing")
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        ids = []
+        while text:
+            word = max((w for w in self.words if text.startswith(w)), key=len)
+            ids.append(self.words.index(word))
+            text = text[len(word) :]
+        return ids
+
+    def convert_tokens_to_ids(self, tokens: list[str]) -> list[int]:
+        return [0 for _ in tokens]
+
+
+def test_margin_where_the_end_of_the_tag_and_no_are_one_token() -> None:
+    """An agent that says No with 0.998 has a margin far below 0; behind a lone `>` it has only ever seen Yes."""
+    policy = LocalPolicy(None, SimpleNamespace(tokenizer=Pieces()))
+    chances = [{"<": 1.0}, {"answer": 0.999, "location": 0.001}, {">No": 0.999, ">": 0.001}, {"Yes": 0.98, "No": 0.02}]
+    log_p = torch.full((1, 4, len(Pieces.words)), -50.0)
+    for k, step in enumerate(chances):
+        for word, p in step.items():
+            log_p[0, k, Pieces.words.index(word)] = math.log(p)
+    no = 0.999 * (0.999 + 0.001 * 0.02)
+    assert policy._margin(log_p).item() == pytest.approx(math.log((0.001 + 0.999 * 0.001 * 0.98) / no), abs=1e-4)
 
 
 class ModelServer:

@@ -194,3 +194,11 @@ def test_save_png_refuses_floats_and_leaves_nothing(tmp_path):
 def test_real_photographs_all_load(real_root):
     paths = [p for p in sorted(real_root.rglob("*")) if p.suffix.lower() in images.EXTENSIONS][::7]
     assert len(paths) > 30 and all(load_image(path).ndim == 3 for path in paths)
+
+
+def test_a_photograph_thinner_than_any_model_sees_is_named(tmp_path) -> None:
+    Image.fromarray(np.zeros((8, 1700, 3), np.uint8)).save(tmp_path / "line.png")
+    with pytest.raises(ImageError, match=r"line\.png: 1700 x 8 px is thinner than 1:200"):
+        load_image(tmp_path / "line.png")
+    Image.fromarray(np.zeros((9, 1700, 3), np.uint8)).save(tmp_path / "strip.png")
+    assert load_image(tmp_path / "strip.png").shape == (9, 1700, 3)

@@ -1,5 +1,6 @@
 """The boundary between what is learnt and what is not, and that RL, SFT and inspection see the same tokens."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -260,6 +261,9 @@ def test_large_pictures_are_kept_on_disk_to_the_same_tokens_and_pixels(samples, 
     assert stored.pixel_values.dtype == kept.pixel_values.dtype and torch.equal(stored.pixel_values, kept.pixel_values)
     batches = [train_data.collate([one], 0, 1)["pixel_values"] for one in (kept, stored)]
     assert torch.equal(*batches)
+    opened = len(list(Path("/proc/self/fd").iterdir()))
+    many = [train_data._out_of_memory(stored.pixel_values) for _ in range(50)]  # thousands, of 1,024 descriptors
+    assert len(many) == 50 and len(list(Path("/proc/self/fd").iterdir())) < opened + 10
 
 
 def test_what_a_trajectory_calls_is_always_offered():

@@ -134,6 +134,9 @@ def test_margin_prefixes() -> None:
     text = protocol.format_final("a chip", True, (0, 0, 10, 10), "chip")
     assert protocol.decision_prefix(text) == "<think>a chip</think>"
     assert protocol.decision_prefix("nothing") is None
+    reasoned = "The rim is bent, so "
+    assert protocol.decision_prefix(reasoned + protocol.final_text(True, (10, 20, 30, 40), "dent")) == reasoned
+    assert protocol.decision_prefix(protocol.final_text(False)) == ""
     rest = text.removeprefix(protocol.decision_prefix(text))
     assert rest.startswith(protocol.BRANCH[0])
     assert protocol.final_text(False).startswith(protocol.BRANCH[1])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -162,8 +163,22 @@ def test_lora_is_merged(base, tmp_path):
     out = sft.train(*base, tmp_path / "model", config, lora=True, progress=False)
     before, after = weights(base[0]), weights(out)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert before.keys() == after.keys() and not list(out.glob("adapter*"))
+    assert before.keys() == after.keys() and [p.name for p in out.glob("*.safetensors")] == ["model.safetensors"]
     assert changed and all("language_model" in name and "proj" in name for name in changed)
+
+
+def test_a_local_policy_takes_the_adapter_as_it_was_trained(base, tmp_path):
+    """Merged weights are rounded to bfloat16. They serve where the base is gone."""
+    start = shutil.copytree(base[0], tmp_path / "base")
+    config = replace(world.PROFILE.sft, epochs=1)
+    out = sft.train(start, *base[1:], tmp_path / "model", config, lora=True, progress=False)
+    exact = dict(LocalPolicy.from_path(out).model.merge_and_unload().named_parameters())
+    rounded, old = weights(out), weights(start)
+    name = next(n for n in rounded if not torch.equal(rounded[n], old[n]) and n in exact)
+    assert torch.equal(exact[name].to(torch.bfloat16), rounded[name]) and exact[name].dtype == torch.float32
+    assert not torch.equal(exact[name], rounded[name].float())
+    shutil.rmtree(start)
+    assert torch.equal(dict(LocalPolicy.from_path(out).model.named_parameters())[name], rounded[name].float())
 
 
 def test_similar_lengths_share_a_batch():

@@ -340,6 +340,20 @@ def test_crop_prefers_a_sign_where_it_is_asked_for_one() -> None:
     assert said == {160.0: "dark dot", 250.0: ""}
 
 
+@pytest.mark.parametrize(("wide", "high"), [(400, 400), (3000, 20), (20, 3000)])
+def test_no_tool_returns_a_strip_that_a_vision_processor_refuses(wide: int, high: int) -> None:
+    """Qwen's stops at 1:200, and a run with it. What is no strip stays as it was asked for."""
+    image = np.zeros((high, wide, 3), np.uint8)
+    for region in ([0, 500, 1000, 503], [500, 0, 501, 1000], [998, 0, 1000, 1000], [0, 0, 1000, 1], WHOLE):
+        calls = [("crop", {"region": region, "refine": refine}) for refine in (True, False)]
+        calls += [("enhance", {"method": method, "region": region}) for method in ("clahe", "edges", "texture")]
+        for name, arguments in calls:
+            shape = tools.run(name, arguments, image).images[0].shape[:2]
+            assert max(shape) <= 200 * min(shape), (name, arguments, shape)
+    exact = tools.run("crop", {"region": [100, 500, 900, 520], "refine": False}, np.zeros((1000, 1000, 3), np.uint8))
+    assert exact.regions[0] == (100, 500, 900, 520)
+
+
 def test_numbers_are_said_as_coarsely_as_they_are_known() -> None:
     assert [rounded(v) for v in (0, 2.4, 2.6, 34, 52, 54, 96, 101, 380)] == [0, 0, 5, 35, 50, 50, 100, 100, 400]
 
