@@ -106,12 +106,8 @@ def _stack(by_seed: dict[int, dict[str, Episode]]) -> Outcomes:
 
 @dataclass(frozen=True)
 class Rates:
-    """Recall and specificity with the class sizes: all count-based metrics follow from these four.
-
-    Attributes:
-        recall, specificity: Arrays of one shape, usually (S,) or (resamples, S); NaN for an empty class.
-        n_anomalous, n_normal: Class sizes.
-    """
+    """Recall and specificity, arrays of one shape, usually (S,) or (resamples, S), NaN for an empty class, and the
+    class sizes: all count-based metrics follow from these four."""
 
     recall: np.ndarray
     specificity: np.ndarray
@@ -189,15 +185,9 @@ def select(data: Outcomes, keep: np.ndarray) -> Outcomes:
     """Only the samples where `keep` (n,) is True. Raises ValueError when none is left."""
     if not keep.any():
         raise ValueError(f"{data.dataset or 'all sets'}: no image is left that both runs saw; evaluate them again")
-    ids = tuple(i for i, kept in zip(data.ids, keep, strict=True) if kept)
-    return replace(
-        data,
-        ids=ids,
-        label=data.label[keep],
-        correct=data.correct[:, keep],
-        unparsed=data.unparsed[:, keep],
-        category=data.category[keep],
-    )
+    kept = {"label": data.label[keep], "category": data.category[keep]}
+    answers = {"correct": data.correct[:, keep], "unparsed": data.unparsed[:, keep]}
+    return replace(data, ids=tuple(i for i, kept in zip(data.ids, keep, strict=True) if kept), **kept, **answers)
 
 
 # --- intervals ---------------------------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ from .teacher_tools import rng_for, target_box
 
 log = logging.getLogger(__name__)
 BATCH = 64  # samples in flight; their replies are stored one by one
+NO_TOOL = "No tool was used."
+MENDED = "Mend it and run again: what it has answered is kept"
 CALL = re.compile(r"\{.*\}", re.DOTALL)
 
 DESCRIBE = """You are shown one photograph of an industrial product{product}{view}. Describe in two or three sentences \
@@ -76,15 +78,9 @@ class _Work:
 
 
 class EndpointTeacher:
-    """Two-stage teacher over a cached policy; give it to `corpus.build(teacher=...)`.
-
-    Args:
-        replies: The policy in its cache.
-        judge: Another (or the same) cached policy that scores candidates; None = the rule judge.
-        candidates: Trajectories asked for per sample.
-        max_new_tokens: Of each reply.
-        max_side: The teacher sees images at most this large; tools work on the original.
-    """
+    """Two-stage teacher over a cached policy; give it to `corpus.build(teacher=...)`. `judge`: another (or the same)
+    cached policy that scores the `candidates` of a sample; None = the rule judge. It sees images of at most `max_side`
+    px, tools work on the original; a reply has at most `max_new_tokens`."""
 
     def __init__(
         self, replies: ReplyCache, *, judge: ReplyCache | None = None, candidates: int = 2,
@@ -102,8 +98,7 @@ class EndpointTeacher:
         Raises RuntimeError when the endpoint fails for `BATCH` samples in a row: a spent quota, a wrong key.
         """
         accepted: list[Accepted] = []
-        rejected: Counter[str] = Counter()
-        failed = 0
+        rejected, failed = Counter(), 0
         for label in (True, False):
             queue, got = _balanced([s for s in samples if s.label is label and (s.boxes or not label)], seed), 0
             while queue and got < n // 2:
@@ -115,8 +110,7 @@ class EndpointTeacher:
                 failed = failed + len(batch) if not made and rejected["endpoint_failed"] > before else 0
                 if failed >= BATCH:
                     raise RuntimeError(
-                        f"{self.name}: the endpoint failed for the last {failed} samples: {self._error}. Mend it and "
-                        "run again: what it has answered is kept"
+                        f"{self.name}: the endpoint failed for the last {failed} samples: {self._error}. {MENDED}"
                     )
             if got < n // 2:
                 log.warning("%s: %d of %d trajectories with label %s", self.name, got, n // 2, label)
@@ -211,8 +205,7 @@ def read_description(text: str) -> tuple[str, list[dict[str, Any]]]:
         data = json.loads(match[0]) if match else {}
     except (ValueError, RecursionError):
         data = {}
-    if not isinstance(data, dict):
-        data = {}
+    data = data if isinstance(data, dict) else {}
     listed = data.get("calls") or []
     calls: dict[str, dict[str, Any]] = {}
     for item in listed if isinstance(listed, list) else [listed]:
@@ -242,9 +235,7 @@ def _writing_talk(work: _Work) -> Conversation:
     final = protocol.final_text(bool(work.sample.label), (1, 2, 3, 4), "...").replace("[1,2,3,4]", "[x1,y1,x2,y2]")
     call = protocol.tool_tail(work.calls) if work.calls else ""
     form = f"<think>...</think>{call}\n<think>...</think>{final}" if call else f"<think>...</think>{final}"
-    observed = (
-        "The tools returned: " + " ".join(r.text for _, r in work.results) if work.results else "No tool was used."
-    )
+    observed = "The tools returned: " + " ".join(r.text for _, r in work.results) if work.results else NO_TOOL
     text = WRITE.format(product=_product(work.sample), form=form, description=work.description, observed=observed,
                         verdict=_constraint(work.sample), **options)  # fmt: skip
     talk = protocol.start(work.shown, text)
