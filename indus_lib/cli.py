@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import profiles, readers
 from .episodes import Episode, write_episodes
+from .jsonl import encodable
 from .samples import Sample
 from .selection import balanced_limit
 
@@ -254,10 +255,11 @@ def _writable(path: Path | None) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write through a temporary name, so that a killed run leaves no half file."""
+    """Write through a temporary name, so that a killed run leaves no half file; a folder's name that is no UTF-8, which
+    Linux allows, with U+FFFD."""
     _writable(path)
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
+    part.write_text(encodable(text), encoding="utf-8")
     os.replace(part, path)
 
 

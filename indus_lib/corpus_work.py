@@ -63,9 +63,9 @@ class WorkLog:
 
     def add(self, results: Mapping[str, dict[str, Any]]) -> None:
         """Log results that came together, in one write."""
+        lines = (jsonl.line({"key": key, "result": result}) for key, result in results.items())
+        jsonl.append(self.path, "".join(lines))
         self.results.update(results)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(jsonl.line({"key": key, "result": result}) for key, result in results.items()))
 
 
 def _entry(entry: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:

@@ -31,6 +31,7 @@ from .jsonl import encodable
 from .policies import Conversation, Reply
 
 CALL = "<call_tool>"
+PAUSE = 60.0  # s, the longest that the client waits before it asks again
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -62,7 +63,7 @@ class EndpointPolicy:
         timeout: float = 120.0, retries: int = 5, image_format: str = "png",
     ):  # fmt: skip
         parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # beyond 65535 it raises
             raise ValueError("endpoint base_url must look like http://host:port/v1")
         if image_format not in ("png", "jpeg"):
             raise ValueError(f"image_format {image_format!r}: png or jpeg")
@@ -126,8 +127,18 @@ class EndpointPolicy:
                 tasks = [group.create_task(bounded(i)) for i in indices]
             return [t.result() for t in tasks]
 
-        with ThreadPoolExecutor(1) as thread:  # a notebook's own event loop is running already: use another thread
-            return thread.submit(asyncio.run, all_of_them()).result()
+        loop = asyncio.new_event_loop()
+        whole = loop.create_task(all_of_them())
+        try:
+            with ThreadPoolExecutor(1) as thread:  # a notebook's own event loop is running already: use another thread
+                waiting = thread.submit(loop.run_until_complete, whole)
+                try:
+                    return waiting.result()
+                except KeyboardInterrupt:  # the thread would be waited for until the server answers
+                    loop.call_soon_threadsafe(whole.cancel)
+                    raise
+        finally:
+            loop.close()
 
     async def _reply(self, client: openai.AsyncOpenAI, conversation: Conversation, options: dict[str, Any]) -> Reply:
         start = time.perf_counter()
@@ -179,7 +190,16 @@ class EndpointPolicy:
         self, client: openai.AsyncOpenAI, conversation: Conversation, options: dict[str, Any]
     ) -> ChatCompletion:
         messages = [self._message(m) for m in conversation]
-        retries = self._limits[2]
+        _, timeout, retries = self._limits
+        try:
+            async with asyncio.timeout(timeout * (retries + 1) + PAUSE * retries):  # the client's is between two bytes
+                return await self._answer(client, messages, options, retries)
+        except TimeoutError as error:
+            raise MalformedReply(f"no whole reply within {timeout:g} s, {retries + 1} times") from error
+
+    async def _answer(
+        self, client: openai.AsyncOpenAI, messages: list[dict[str, Any]], options: dict[str, Any], retries: int
+    ) -> ChatCompletion:
         for attempt in range(retries + 1):
             try:
                 completion = await client.chat.completions.create(model=self._model, messages=messages, **options)

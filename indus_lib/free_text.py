@@ -14,7 +14,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 _TAGGED = re.compile(r"<answer>\s*(yes|no)\b[^<]{0,40}</answer>", re.IGNORECASE)
-_WORD = re.compile(r"[a-z]+(?:['\u2019][a-z]+)?|[.,;:!?()\n]")
+_WORD = re.compile(r"[a-z]+(?:['\u2019][a-z]+)?|(?<![\d.])0(?![\d.])|[.,;:!?()\n]")
 _STOPS = frozenset(".;:!?\n,()")
 _CLAUSE_WORDS = _words("but however although though therefore thus so nor and while because yet except whereas")
 _YES = frozenset({"yes", "anomalous", "defective", "abnormal", "faulty", "damaged", "flawed"})
@@ -52,8 +52,16 @@ _NEGATORS = frozenset(
         "lacks",
         "lack",
         "absence",
+        "zero",
+        "0",
     )
 )
+_NONE = frozenset({"none", "no", "false", "nil", "zero", "0", "n", "absent", "nothing"})
+"""What denies the noun before a colon: `Defects: none`; of `n/a` the first letter."""
+_SEEN = _words(
+    "found visible present detected observed seen evident apparent noticeable identified noted there discernible been"
+)
+"""What is said not to be so of a defect that is not there; "the damage is not small" is none."""
 _AFTER_VERDICT_NO = frozenset(("the", "it", "this", "that", "there", "i", "we", "its", "is", "all", "everything"))
 _VERDICTS = _YES | _NOUNS | _NO
 _REACH = 8  # words between a negation, or the last item of its list, and what it negates
@@ -192,7 +200,7 @@ def _stated(words: list[str]) -> bool | None:
                 negation.clear()
             if negation.listed and (good or following == "free"):  # "not dented, normal"
                 negation.clear()
-            value = _value(words, i, negation.count)
+            value = _value(words, i, negation.count + _denied(words, i))
             if value is not None and not condition and not _is_alternative(words, i):
                 verdict = value
         elif _is_negator(word, following):
@@ -219,6 +227,20 @@ def _value(words: list[str], i: int, negations: int) -> bool | None:
     if word in _NOUNS and i + 1 < len(words) and words[i + 1] == "free":  # "defect-free"
         negations += 1
     return (word not in _NO) ^ bool(negations % 2)
+
+
+def _denied(words: list[str], i: int) -> bool:
+    """Whether what follows says that it is not there: `Defects: none`, `anomalous: false`, `damage is not visible`."""
+    clause = words[i + 1 : i + 8]
+    ends = [k for k, word in enumerate(clause) if word in _STOPS]
+    at = ends[0] if ends else len(clause)
+    if at < 4 and clause[at : at + 1] == [":"] and clause[at + 1 : at + 2] and clause[at + 1] in _NONE:
+        return True
+    if words[i] not in _NOUNS or not at or not (clause[0] in _VERBS or clause[0].endswith(_NOT)):
+        return False
+    said = clause[1:at]
+    denied = clause[0].endswith(_NOT) or (bool(said) and said[0] == "not")
+    return "absent" in said[:2] or (denied and bool(_SEEN & set(said[:3])))
 
 
 def _is_alternative(words: list[str], i: int) -> bool:

@@ -26,8 +26,9 @@ class Gallery(widgets.VBox):
 
     Args:
         episodes: The run.
-        samples: For ground-truth boxes; matched by id, any order, may be incomplete.
-        tags_file: JSON file that tags are read from and written to; None = they live as long as the kernel.
+        samples: For ground-truth boxes; matched by data set and id, any order, may be incomplete.
+        tags_file: JSON file that tags are read from and written to; what it holds of other runs stays. None = tags live
+            as long as the kernel.
         export_to: Where "export" writes its page unless the field says otherwise.
 
     Raises:
@@ -44,7 +45,7 @@ class Gallery(widgets.VBox):
         self.episodes = list(episodes)
         if not self.episodes:
             raise ValueError("a gallery needs at least one episode; run the inspection first")
-        self.samples = {sample.id: sample for sample in samples}
+        self.samples = gallery_rows.known(samples)
         self.rows = gallery_rows.rows_of(self.episodes)
         self.thumbnails = gallery_rows.Thumbnails(self.episodes, self.samples)
         self.tags_file = Path(tags_file) if tags_file else None
@@ -155,8 +156,9 @@ class Gallery(widgets.VBox):
             have = self.tags.setdefault(index, set())
             (have.discard if remove else have.add)(name)
         if self.tags_file:
-            named = {self.rows[i].sample_id: sorted(found) for i, found in self.tags.items() if found}
-            gallery_rows.write_text(self.tags_file, json.dumps(named, ensure_ascii=False, indent=1, sort_keys=True))
+            named = self._stored() | {self._key(i): sorted(found) for i, found in self.tags.items()}
+            kept = {key: names for key, names in named.items() if names}
+            gallery_rows.write_text(self.tags_file, json.dumps(kept, ensure_ascii=False, indent=1, sort_keys=True))
         chosen, options = self.tag.value, self._tag_options()
         self.tag.options = options
         self.tag.value = chosen if chosen in options else ANY
@@ -173,12 +175,21 @@ class Gallery(widgets.VBox):
         return gallery_rows.static_grid([self.rows[i] for i in indices], self.thumbnails.page(indices), self.tags)
 
     def _read_tags(self) -> dict[int, set[str]]:
+        named = self._stored()
+        found = {row.index: named.get(self._key(row.index)) or named.get(row.sample_id) for row in self.rows}
+        return {index: set(names) for index, names in found.items() if names}  # by the id alone: an older file
+
+    def _key(self, index: int) -> str:
+        episode = self.episodes[index]
+        return f"{episode.dataset}:{episode.sample_id}:{episode.policy}:{episode.seed}"
+
+    def _stored(self) -> dict[str, list[str]]:
         if self.tags_file is None or not self.tags_file.exists():
             return {}
         try:
             named = json.loads(self.tags_file.read_text(encoding="utf-8"))
-            return {row.index: set(named[row.sample_id]) for row in self.rows if row.sample_id in named}
-        except (ValueError, TypeError) as error:
+            return {str(key): sorted(map(str, names)) for key, names in named.items()}
+        except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{self.tags_file}: not a file of tags ({error}); delete it or name another") from error
 
     def _tag_options(self) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from . import images, trace_html, trace_steps, trace_theme
 from .episodes import Episode
+from .jsonl import encodable
 from .samples import Sample
 from .trace_steps import Mark
 
@@ -23,6 +24,8 @@ THUMB_CACHE = 2000  # about 12 MB of JPEG
 WORKERS = 4
 MAX_EXPORT = 200  # episodes in one file; at some 200 kB each a mail still takes it
 
+Known = Mapping[tuple[str, str], Sample]
+"""(data set, sample id) -> sample."""
 ANY = "any"
 VERDICTS = (ANY, "Yes", "No", "unparsed")
 OUTCOMES = (ANY, "right", "wrong", "unknown")
@@ -118,10 +121,10 @@ class Thumbnails:
 
     Args:
         episodes: The run.
-        samples: What is known about each, by sample id; may be empty.
+        samples: What is known about each, by data set and sample id (`known`); may be empty.
     """
 
-    def __init__(self, episodes: Sequence[Episode], samples: Mapping[str, Sample]):
+    def __init__(self, episodes: Sequence[Episode], samples: Known):
         self._episodes, self._samples = episodes, samples
         self._kept: OrderedDict[int, bytes] = OrderedDict()
 
@@ -140,7 +143,7 @@ class Thumbnails:
 
     def _make(self, index: int) -> bytes:
         episode = self._episodes[index]
-        sample = self._samples.get(episode.sample_id) or trace_steps.sample_of(episode)
+        sample = sample_for(episode, self._samples)
         try:
             image = images.load_image(sample.image, sample.tile)
         except images.ImageError:  # one lost file must not hide the other 4,999; the player names it when clicked
@@ -152,9 +155,14 @@ class Thumbnails:
         return trace_html.jpeg(trace_html.burn(image, marks, THUMB_SIDE), quality=80)
 
 
-def sample_for(episode: Episode, samples: Mapping[str, Sample]) -> Sample:
+def known(samples: Iterable[Sample]) -> Known:
+    """By data set and id: two sets may have an image of one name."""
+    return {(sample.dataset, sample.id): sample for sample in samples}
+
+
+def sample_for(episode: Episode, samples: Known) -> Sample:
     """The known sample of an episode, or as much of one as the episode itself tells."""
-    return samples.get(episode.sample_id) or trace_steps.sample_of(episode)
+    return samples.get((episode.dataset, episode.sample_id)) or trace_steps.sample_of(episode)
 
 
 def caption(row: Row, tags: Iterable[str] = ()) -> str:
@@ -180,7 +188,7 @@ def static_grid(rows: Sequence[Row], pictures: Sequence[bytes], tags: Mapping[in
 def export_html(
     path: Path | str,
     episodes: Sequence[Episode],
-    samples: Mapping[str, Sample],
+    samples: Known,
     title: str = "IndusAgent traces",
 ) -> Path:
     """Write the traces of `episodes` as one self-contained file, atomically.
@@ -198,12 +206,13 @@ def export_html(
 
 
 def write_text(path: Path | str, text: str) -> Path:
-    """Write a text file through a temporary name, so that a killed run leaves no half file."""
-    path = Path(path)
+    """Write a text file through a temporary name, so that a killed run leaves no half file. `~` is the home folder; a
+    name that is no UTF-8, which Linux allows, is written with U+FFFD."""
+    path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(encodable(text), encoding="utf-8")
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

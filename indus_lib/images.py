@@ -14,7 +14,8 @@ from .boxes import to_relative
 from .samples import Box
 
 MAX_PIXELS = 89_000_000  # just under Pillow's own decompression-bomb limit, so ours speaks first
-MAX_ASPECT = 200  # of what Qwen's processor takes
+MAX_ASPECT = 100  # Qwen's processor takes 200, but what is shown is rounded to fewer pixels
+MAX_SIDE = 65_500  # px, the most that a JPEG has
 MIN_SIDE = 8
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
 _LOSSY = frozenset({"JPEG", "MPO", "WEBP"})
@@ -54,7 +55,7 @@ def load_image(path: Path | str, tile: Window | None = None) -> np.ndarray:
 
     Raises:
         ImageError: Missing, empty, truncated, not an image, smaller than 8 px a side, larger than 89 Mpx, thinner than
-            1:200.
+            1:100 or longer than 65,500 px.
     """
     image = _open(path)
     if min(image.size) < MIN_SIDE:
@@ -63,6 +64,8 @@ def load_image(path: Path | str, tile: Window | None = None) -> np.ndarray:
     if max(pixels.shape[:2]) > MAX_ASPECT * min(pixels.shape[:2]):
         high, wide = pixels.shape[:2]
         raise ImageError(f"{path}: {wide} x {high} px is thinner than 1:{MAX_ASPECT}, which no model here sees; cut it")
+    if max(pixels.shape[:2]) > MAX_SIDE:
+        raise ImageError(f"{path}: longer than {MAX_SIDE} px, which no page shows; cut it into parts")
     return pixels
 
 
@@ -102,9 +105,13 @@ def same_aspect(width: int, height: int, other_width: int, other_height: int) ->
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """(width, height) as `load_image` would give them, from the header alone. Raises ImageError."""
+    """(width, height) as `load_image` would give them, from the header alone where the format has all there. Raises
+    ImageError."""
     image = _header(path)
-    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientation: a quarter turn
+    try:
+        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientation: a quarter turn; a PNG's lies behind
+    except _READ_ERRORS as error:
+        raise ImageError(f"{path}: broken or cut off ({_brief(error)}); download or copy it again") from error
     return (image.height, image.width) if turned else image.size
 
 

@@ -27,6 +27,9 @@ def load_local(profile: Profile) -> Policy:
     return agent(profile)
 
 
+LONGEST = 200  # bytes of a file name; most file systems take 255
+
+
 class InspectWidget(widgets.VBox):
     """One image at a time through the whole agent.
 
@@ -135,13 +138,14 @@ class InspectWidget(widgets.VBox):
         if not files:
             return
         name = re.sub(r"[^\w.-]+", "_", Path(files[0]["name"]).name).lstrip(".") or "upload"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        name = name.encode()[-LONGEST:].decode(errors="ignore")  # its end tells the format
         target = self.folder / name
-        target.write_bytes(bytes(files[0]["content"]))
-        self.path.value = str(target)
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(bytes(files[0]["content"]))
+            self.path.value = str(target)
             height, width = images.load_image(target).shape[:2]
-        except images.ImageError as error:
+        except (images.ImageError, OSError) as error:
             self._fail(str(error))
             return
         self.status.value = message(f"{name}: {width} x {height} px, ready to inspect")

@@ -7,6 +7,7 @@ has no UTF-8, and U+2028, U+2029 and U+0085, which `str.splitlines` takes for en
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,6 +50,17 @@ def cut_torn_line(path: Path) -> None:
     if whole < len(data):
         with path.open("r+b") as file:
             file.truncate(whole)
+
+
+def append(path: Path, lines: str) -> None:
+    """Add whole lines, or nothing: where the disk is full, half a line would spoil the next one. Raises OSError."""
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(lines)
+    except OSError:
+        os.truncate(path, size)
+        raise
 
 
 def encodable(text: str) -> str:

@@ -137,7 +137,7 @@ def read_mvtec(
     root: Path, split: str, categories: Iterable[str] | str | None, strict: bool, dataset: str = "mvtec"
 ) -> list[Sample]:
     """MVTec-AD's layout: `<category>/{train,test}/<good or defect>/NNN.png`, `ground_truth/<defect>/NNN_mask.png`."""
-    found = {path.resolve().name: path for path in _mvtec_categories(root)}
+    found = {path.name or path.resolve().name: path for path in _mvtec_categories(root)}  # a link by its own name
     parts = [part for part in ("train", "test") if split in (part, "all")]
     samples: list[Sample] = []
     for name in chosen(sorted(found), categories, root):
@@ -170,6 +170,13 @@ def _mvtec_split(base: Path, category: str, split: str, strict: bool, dataset: s
     samples: list[Sample] = []
     if strict and images_in(base / split):
         raise DataSetError(f"{base / split}: images lie beside the folders good/ and defects; sort them into those")
+    if strict and split == "test" and (base / "ground_truth").is_dir():
+        masked = {path.name for path in folders(base / "ground_truth") if images_in(path)}
+        if bare := sorted(masked - {path.name for path in folders(base / split)}):
+            raise DataSetError(
+                f"{base / split}: no images of {', '.join(bare[:3])}, of which there are masks; unpack it again "
+                "(strict=False ignores that)"
+            )
     for folder in folders(base / split) if (base / split).is_dir() else []:
         files = images_in(folder)
         anomalous = folder.name.lower() not in NORMAL

@@ -36,7 +36,8 @@ def images_in(path: Path, deep: bool = False) -> list[Path]:
     if not path.is_dir():
         return []
     found = path.rglob("*") if deep else path.iterdir()
-    kept = [p for p in found if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".") and p.is_file()]
+    listed = [p for p in found if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".")]
+    kept = [p for p in listed if p.is_file() or p.is_symlink()]  # a link to nothing is named where it is read
     return sorted(kept, key=lambda p: natural(p.relative_to(path).as_posix()))
 
 

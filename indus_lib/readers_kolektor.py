@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .images import Window, boxes_of_mask, image_size, load_mask
+from .images import ImageError, Window, boxes_of_mask, image_size, load_mask
 from .readers_files import DataSetError, chosen, folders, images_in, natural
 from .samples import Sample
 
@@ -53,8 +53,17 @@ def _map_parts(
     if split == "train":
         raise DataSetError(f"{root}: KolektorSDD has no train split; read it with split='test' (all surfaces)")
     parts = [(item, image) for item in _items(root) for image in _surfaces(item, strict)]
+
+    def made(part: tuple[Path, Path]) -> list[Sample]:
+        try:
+            return make(name, *part)
+        except ImageError:
+            if strict:
+                raise
+            return []
+
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(lambda part: make(name, *part), parts))
+        return list(pool.map(made, parts))
 
 
 def _items(root: Path) -> list[Path]:

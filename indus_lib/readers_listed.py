@@ -155,14 +155,16 @@ def _real_iad_category(root: Path, name: str, table: Path, split: str) -> list[S
         if not isinstance(entry, dict) or not isinstance(entry.get("image_path"), str) or "anomaly_class" not in entry:
             raise DataSetError(f"{table}: an entry of {part!r} lacks image_path or anomaly_class: {str(entry)[:80]}")
     prefix = str(meta.get("prefix") or f"{name}/").strip("/") or name
-    base = _image_base(root, prefix, [entry["image_path"] for _, entry in entries[:1]], table)
+    base = _image_base(root, prefix, [entry["image_path"] for _, entry in entries], table)
     normal = str(meta.get("normal_class") or "OK")
     return [_real_iad_sample(base, table, name, part, entry, normal) for part, entry in entries]
 
 
-def _image_base(root: Path, prefix: str, first: list[str], table: Path) -> Path:
+def _image_base(root: Path, prefix: str, listed: list[str], table: Path) -> Path:
+    """The folder in which the first of the listed images that is anywhere lies."""
     bases = [safe_join(root / place, prefix, table) for place in ("realiad_1024", "realiad_512", "realiad_256", "")]
-    return next((base for base in bases if first and safe_join(base, first[0], table).is_file()), bases[-1])
+    places = (base for name in listed for base in bases if safe_join(base, name, table).is_file())
+    return next(places, bases[-1])
 
 
 def _real_iad_sample(base: Path, table: Path, category: str, split: str, entry: dict[str, Any], normal: str) -> Sample:

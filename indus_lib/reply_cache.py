@@ -64,8 +64,8 @@ class ReplyCache:
                 return
             self.usage.prompt_tokens += reply.prompt_tokens
             self.usage.completion_tokens += reply.completion_tokens
-            self._known[key] = reply
             self._append(key, reply)
+            self._known[key] = reply
 
         self.usage.from_cache += len(keys) - len(missing)
         if missing:
@@ -80,8 +80,7 @@ class ReplyCache:
     def _append(self, key: str, reply: Reply) -> None:
         entry = {"request": key, "text": reply.text, "prompt_tokens": reply.prompt_tokens,
                  "completion_tokens": reply.completion_tokens}  # fmt: skip
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(jsonl.line(entry))
+        jsonl.append(self.path, jsonl.line(entry))
 
 
 def _entry(entry: dict[str, Any]) -> tuple[str, Reply]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from . import images, loop, parsing, protocol, tools, trace_html, trace_steps, trace_theme
+from . import boxes, images, loop, parsing, protocol, tools, trace_html, trace_steps, trace_theme
 from .episodes import Episode
 from .policies import Policy
 from .profiles import Profile
@@ -84,6 +84,8 @@ def rerun(policy: Policy, sample: Sample, episode: Episode, change: Change, *, p
             return base
     made = [{"name": call.name, "arguments": call.arguments} for call in base.turns[0].calls]
     wanted = calls_after(made, change)
+    if made and not wanted:  # it insists on what is forbidden, and was refused
+        return base
     first = base.turns[0].text if wanted == made else _first_turn(base.turns[0].text, wanted)
     image = images.load_image(sample.image, sample.tile)
     results = [(call, _result(call, image, sample, change)) for call in wanted]
@@ -191,7 +193,7 @@ class WhatIf(widgets.VBox):
         """Image to draw the crop on, and the same four numbers to type."""
         image = self.before_player.trace.image
         own = [trace_steps.as_box(call.arguments.get("region")) for call in self.episode.calls if call.name == "crop"]
-        self.own_crop = [round(v) for v in next((box for box in own if box), (375, 375, 625, 625))]
+        self.own_crop = list(boxes.snap(next((box for box in own if box), (375, 375, 625, 625)), 1))
         self.stage = Stage(drawing=True, box=self.own_crop)
         with self.stage.hold_sync():
             self.stage.size = [image.shape[1], image.shape[0]]

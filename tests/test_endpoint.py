@@ -7,14 +7,17 @@ import base64
 import io
 import json
 import logging
+import os
+import signal
 import time
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
 import pytest
 from endpoint_servers import ask, chat_server, completion, free_port, said, transformers_serve
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from PIL import Image
 
 from indus_lib import report, tiny_model
@@ -252,3 +255,26 @@ def test_bodies_are_json(repo: Path) -> None:
     with chat_server(lambda body, number: completion("ok")) as (url, bodies):
         EndpointPolicy(url, "m").reply([ask("Grüße ✓")], max_new_tokens=1)
     assert "Grüße ✓" in json.dumps(bodies[0], ensure_ascii=False)
+
+
+def test_a_server_that_drips_is_given_up_and_a_cell_can_be_stopped() -> None:
+    """The client's own timeout is between two bytes; a thread that waits for the server outlives an interrupt."""
+
+    async def drip() -> Any:
+        for _ in range(60):
+            yield b" "
+            await asyncio.sleep(0.1)
+
+    with chat_server(lambda body, n: StreamingResponse(drip(), media_type="application/json")) as (url, _):
+        start = time.perf_counter()
+        (reply,) = EndpointPolicy(url, "m", timeout=0.5, retries=0).reply([ask("q")], max_new_tokens=1)
+        assert "no whole reply within 0.5 s" in reply.error and time.perf_counter() - start < 3
+        Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            EndpointPolicy(url, "m", timeout=30.0, retries=0).reply([ask("q")], max_new_tokens=1)
+        assert time.perf_counter() - start < 5
+
+
+def test_a_port_that_is_none_is_named() -> None:
+    with pytest.raises(ValueError, match="0-65535"):
+        EndpointPolicy("http://localhost:99999/v1", "m")

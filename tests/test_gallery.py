@@ -144,3 +144,35 @@ def test_too_many_or_none_are_refused(run, tmp_path):
         Gallery(run[:300]).export_html(tmp_path / "x.html")
     with pytest.raises(ValueError, match="at least one"):
         Gallery([])
+
+
+def test_tags_of_another_run_stay_in_the_file(run, tmp_path):
+    """Two galleries with one file, and one image under two seeds."""
+    path = tmp_path / "tags.json"
+    twice = [*run[:2], dataclasses.replace(run[0], seed=1)]
+    for part, index, name in ((twice, 0, "hard"), (twice, 2, "blurry"), (run[50:60], 3, "odd")):
+        gallery = Gallery(part, tags_file=path)
+        gallery.grid.ticked = [index]
+        gallery.tag_ticked(name)
+    again = Gallery(twice, tags_file=path)
+    assert again.tags == {0: {"hard"}, 2: {"blurry"}}
+    assert Gallery(run[50:60], tags_file=path).tags == {3: {"odd"}}
+    path.write_text('{"plate/test/00001": ["old"]}')  # as they were stored before
+    assert Gallery(twice, tags_file=path).tags == {1: {"old"}}
+
+
+def test_two_sets_with_an_image_of_one_name_show_their_own(tmp_path):
+    first, second = (write_sample(tmp_path / name, side=256) for name in "ab")
+    first, second = (dataclasses.replace(s, id="x/1", dataset=d) for s, d in ((first, "setA"), (second, "setB")))
+    runs = [dataclasses.replace(episode(s), sample_id="x/1", dataset=s.dataset) for s in (first, second)]
+    gallery = Gallery(runs, [first, second])
+    gallery.open_episode(0)
+    assert gallery.player.trace.sample is first
+    gallery.open_episode(1)
+    assert gallery.player.trace.sample is second
+
+
+def test_a_page_is_written_below_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert gr.write_text("~/out/a.html", "caf\udce9") == tmp_path / "out/a.html"
+    assert (tmp_path / "out/a.html").read_text() == "caf\ufffd"

@@ -197,8 +197,21 @@ def test_real_photographs_all_load(real_root):
 
 
 def test_a_photograph_thinner_than_any_model_sees_is_named(tmp_path) -> None:
-    Image.fromarray(np.zeros((8, 1700, 3), np.uint8)).save(tmp_path / "line.png")
-    with pytest.raises(ImageError, match=r"line\.png: 1700 x 8 px is thinner than 1:200"):
+    Image.fromarray(np.zeros((8, 850, 3), np.uint8)).save(tmp_path / "line.png")
+    with pytest.raises(ImageError, match=r"line\.png: 850 x 8 px is thinner than 1:100"):
         load_image(tmp_path / "line.png")
-    Image.fromarray(np.zeros((9, 1700, 3), np.uint8)).save(tmp_path / "strip.png")
-    assert load_image(tmp_path / "strip.png").shape == (9, 1700, 3)
+    Image.fromarray(np.zeros((9, 850, 3), np.uint8)).save(tmp_path / "strip.png")
+    assert load_image(tmp_path / "strip.png").shape == (9, 850, 3)
+    Image.fromarray(np.zeros((700, 65_600), np.uint8)).save(tmp_path / "long.png")
+    with pytest.raises(ImageError, match=r"long\.png: longer than 65500 px"):
+        load_image(tmp_path / "long.png")
+
+
+def test_the_size_of_a_png_that_is_cut_off_is_an_error_that_names_it(tmp_path) -> None:
+    """Pillow reads all of a PNG to find its orientation."""
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "cut.png")
+    whole = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ImageError, match=r"cut\.png: broken or cut off"):
+        images.image_size(tmp_path / "cut.png")

@@ -93,3 +93,35 @@ def test_half_a_character_in_a_call_is_no_json_and_the_inspection_goes_on(tmp_pa
 def test_encodable() -> None:
     assert jsonl.encodable("a\ud83d\ude00b ü") == "a😀b ü"
     assert jsonl.encodable("x \ud83d y \udc00") == "x \ufffd y \ufffd"
+
+
+def test_what_does_not_fit_on_the_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next answer would be glued to it; and what is not stored is not taken for known."""
+    path = tmp_path / "r.jsonl"
+    cache = ReplyCache(ScriptedPolicy(lambda conversation, turn: "an answer"), path)
+    cache.reply([talk("a")], **OPTIONS)
+    full = path.read_bytes()
+
+    class Full:
+        def __init__(self, file: Any):
+            self.file = file
+
+        def __enter__(self) -> Full:
+            return self
+
+        def __exit__(self, *_: Any) -> None:
+            self.file.close()
+
+        def write(self, text: str) -> None:
+            self.file.write(text[: len(text) // 2])
+            self.file.flush()
+            raise OSError(28, "No space left on device")
+
+    opened = Path.open
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda p, *a, **k: Full(opened(p, *a, **k)))
+        with pytest.raises(OSError, match="No space"):
+            cache.reply([talk("b")], **OPTIONS)
+    assert path.read_bytes() == full
+    cache.reply([talk("b"), talk("c")], **OPTIONS)
+    assert len(ReplyCache(ScriptedPolicy(lambda *_: ""), path)._known) == 3

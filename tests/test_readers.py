@@ -384,3 +384,42 @@ def test_official_visa_csv_gives_the_official_counts(real_root, tmp_path):
                     os.link(source, tmp_path / name)
     samples = read("visa", tmp_path, boxes=False)
     assert counts(samples) == (962, 1200) and len({s.category for s in samples}) == 12
+
+
+def test_a_linked_category_keeps_its_own_name(tmp_path):
+    for name in "ab":
+        make_mvtec(tmp_path / name, category="data")
+    (tmp_path / "mv").mkdir()
+    for link, store in (("bottle", "a"), ("cable", "b")):
+        (tmp_path / "mv" / link).symlink_to(tmp_path / store / "data")
+    samples = read("mvtec", tmp_path / "mv", split="test")
+    assert Counter(s.category for s in samples) == {"bottle": 4, "cable": 4}
+
+
+def test_what_a_strict_reader_must_not_pass_over(tmp_path):
+    root = make_mvtec(tmp_path / "link")
+    (root / "grid/test/good/009.png").symlink_to(tmp_path / "annex/nothing.png")
+    assert len(read("mvtec", root, split="test")) == 5  # the dangling one is named when it is opened
+    bare = make_mvtec(tmp_path / "bare")
+    save_png(bare / "grid/ground_truth/crack/000_mask.png", MARK)
+    with pytest.raises(DataSetError, match="no images of crack, of which there are masks"):
+        read("mvtec", bare, split="test")
+    assert len(read("mvtec", bare, split="test", strict=False)) == 4
+
+
+def test_a_broken_label_of_kolektor_is_left_out_on_request(tmp_path):
+    root = make_kolektor(tmp_path)
+    (root / "kos01/Part0_label.bmp").write_bytes(b"BM broken")
+    with pytest.raises(ValueError, match="Part0_label"):
+        read("kolektorsdd", root)
+    assert len(read("kolektorsdd", root, strict=False)) == 3
+
+
+def test_the_first_listed_image_of_real_iad_may_be_missing(tmp_path):
+    root = make_real_iad(tmp_path)
+    (gone,) = (root / "realiad_1024").rglob("*_OK_*.png")
+    gone.unlink()
+    (sample,) = read("real-iad", root, "all", strict=False)
+    assert sample.label and sample.image.is_file()
+    with pytest.raises(DataSetError, match=f"1 images not found, first: .*{gone.name}"):
+        read("real-iad", root, "all")

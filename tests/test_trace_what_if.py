@@ -122,3 +122,25 @@ def test_widget_says_what_is_wrong_and_stays_usable(policy, sample, before):
     widget.corners[2].value = 400
     widget.go.click()
     assert "measure" in [c.name for c in widget.after.calls]
+
+
+def test_an_agent_that_insists_on_the_forbidden_tool_is_shown_refused(sample, before):
+    insists = ScriptedPolicy(
+        lambda talk, turn: behaviour(before_of(talk), turn) if turn == 0 else behaviour(talk, turn)
+    )
+    change = wi.Change(forbid=frozenset({"crop"}), prior="must be spotless")
+    after = wi.rerun(insists, sample, before, change, profile=PROFILE)
+    assert [call.name for call in after.calls] == ["crop"] and not after.calls[0].ok
+
+
+def before_of(talk):
+    """The conversation as if crops were offered."""
+    parts = [p if p["type"] == "image" else {**p, "text": p["text"] + " crop"} for p in talk[0]["content"]]
+    return [{**talk[0], "content": parts}, *talk[1:]]
+
+
+def test_a_crop_inside_one_unit_can_be_changed(policy, sample, before):
+    call = dataclasses.replace(before.calls[0], arguments={"region": [100.1, 100.1, 100.4, 100.4], "refine": False})
+    small = dataclasses.replace(before, turns=(dataclasses.replace(before.turns[0], calls=(call,)), *before.turns[1:]))
+    widget = wi.WhatIf(small, sample, policy, profile=PROFILE)
+    assert widget.change == wi.Change()
