@@ -142,5 +142,5 @@ def before_of(talk):
 def test_a_crop_inside_one_unit_can_be_changed(policy, sample, before):
     call = dataclasses.replace(before.calls[0], arguments={"region": [100.1, 100.1, 100.4, 100.4], "refine": False})
     small = dataclasses.replace(before, turns=(dataclasses.replace(before.turns[0], calls=(call,)), *before.turns[1:]))
-    widget = wi.WhatIf(small, sample, policy, profile=PROFILE)
+    widget = wi.WhatIf(policy, small, sample, PROFILE)
     assert widget.change == wi.Change()
