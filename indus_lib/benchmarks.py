@@ -88,10 +88,8 @@ def average_cell(row: str, sets: Mapping[str, Outcomes], metric: str, reported: 
     five = [sets[column] for column in paper.COLUMNS]
     values = [metrics.value(data, metric) for data in five]
     spread = np.mean([metrics.draws(data, metric) for data in five], axis=0)
-    bounds, sizes = (
-        metrics.percentile_interval(spread),
-        [sum(d.n_normal for d in five), sum(d.n_anomalous for d in five)],
-    )
+    bounds = metrics.percentile_interval(spread)
+    sizes = [sum(d.n_normal for d in five), sum(d.n_anomalous for d in five)]
     return Row(
         row=row,
         column=paper.AVERAGE,

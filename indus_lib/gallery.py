@@ -156,7 +156,8 @@ class Gallery(widgets.VBox):
             have = self.tags.setdefault(index, set())
             (have.discard if remove else have.add)(name)
         if self.tags_file:
-            named = self._stored() | {self._key(i): sorted(found) for i, found in self.tags.items()}
+            named = self._stored() | {row.sample_id: [] for row in self.rows}  # an older file's keys
+            named |= {self._key(i): sorted(found) for i, found in self.tags.items()}
             kept = {key: names for key, names in named.items() if names}
             gallery_rows.write_text(self.tags_file, json.dumps(kept, ensure_ascii=False, indent=1, sort_keys=True))
         chosen, options = self.tag.value, self._tag_options()

@@ -158,7 +158,11 @@ def test_tags_of_another_run_stay_in_the_file(run, tmp_path):
     assert again.tags == {0: {"hard"}, 2: {"blurry"}}
     assert Gallery(run[50:60], tags_file=path).tags == {3: {"odd"}}
     path.write_text('{"plate/test/00001": ["old"]}')  # as they were stored before
-    assert Gallery(twice, tags_file=path).tags == {1: {"old"}}
+    older = Gallery(twice, tags_file=path)
+    assert older.tags == {1: {"old"}}
+    older.grid.ticked = [1]
+    older.tag_ticked("old", remove=True)
+    assert Gallery(twice, tags_file=path).tags == {}
 
 
 def test_two_sets_with_an_image_of_one_name_show_their_own(tmp_path):
