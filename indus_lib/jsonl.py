@@ -59,7 +59,8 @@ def append(path: Path, lines: str) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(lines)
     except OSError:
-        os.truncate(path, size)
+        if path.exists():  # else it could not even be opened
+            os.truncate(path, size)
         raise
 
 

@@ -187,7 +187,7 @@ def select(data: Outcomes, keep: np.ndarray) -> Outcomes:
         raise ValueError(f"{data.dataset or 'all sets'}: no image is left that both runs saw; evaluate them again")
     kept = {"label": data.label[keep], "category": data.category[keep]}
     answers = {"correct": data.correct[:, keep], "unparsed": data.unparsed[:, keep]}
-    return replace(data, ids=tuple(i for i, kept in zip(data.ids, keep, strict=True) if kept), **kept, **answers)
+    return replace(data, ids=tuple(i for i, own in zip(data.ids, keep, strict=True) if own), **kept, **answers)
 
 
 # --- intervals ---------------------------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ def _mvtec_split(base: Path, category: str, split: str, strict: bool, dataset: s
     samples: list[Sample] = []
     if strict and images_in(base / split):
         raise DataSetError(f"{base / split}: images lie beside the folders good/ and defects; sort them into those")
-    if strict and split == "test" and (base / "ground_truth").is_dir():
+    if strict and split == "test" and (base / split).is_dir() and (base / "ground_truth").is_dir():
         masked = {path.name for path in folders(base / "ground_truth") if images_in(path)}
         if bare := sorted(masked - {path.name for path in folders(base / split)}):
             raise DataSetError(

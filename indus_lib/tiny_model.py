@@ -148,7 +148,8 @@ def unmerged(path: Path | str) -> dict[str, Any]:
     folder = Path(path) / ADAPTER
     if (folder / "adapter_config.json").is_file():
         base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-        if base and ((Path(base) / "config.json").is_file() or not Path(base).is_absolute()):
+        hub = base and base.count("/") == 1 and not Path(base).is_absolute()
+        if hub or (base and (Path(base) / "config.json").is_file()):
             return {"path": base, "adapter": folder}
     return {"path": path}
 

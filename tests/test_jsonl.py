@@ -123,5 +123,7 @@ def test_what_does_not_fit_on_the_disk_leaves_no_half_line(tmp_path: Path, monke
         with pytest.raises(OSError, match="No space"):
             cache.reply([talk("b")], **OPTIONS)
     assert path.read_bytes() == full
+    with pytest.raises(FileNotFoundError, match="no_folder"):
+        jsonl.append(tmp_path / "no_folder" / "r.jsonl", "a line\n")
     cache.reply([talk("b"), talk("c")], **OPTIONS)
     assert len(ReplyCache(ScriptedPolicy(lambda *_: ""), path)._known) == 3

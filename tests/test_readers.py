@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -405,6 +406,9 @@ def test_what_a_strict_reader_must_not_pass_over(tmp_path):
     with pytest.raises(DataSetError, match="no images of crack, of which there are masks"):
         read("mvtec", bare, split="test")
     assert len(read("mvtec", bare, split="test", strict=False)) == 4
+    shutil.rmtree(bare / "grid/test")
+    with pytest.raises(DataSetError, match="has no test images"):
+        read("mvtec", bare, split="test", categories="grid")
 
 
 def test_a_broken_label_of_kolektor_is_left_out_on_request(tmp_path):

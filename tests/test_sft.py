@@ -177,6 +177,13 @@ def test_a_local_policy_takes_the_adapter_as_it_was_trained(base, tmp_path):
     name = next(n for n in rounded if not torch.equal(rounded[n], old[n]) and n in exact)
     assert torch.equal(exact[name].to(torch.bfloat16), rounded[name]) and exact[name].dtype == torch.float32
     assert not torch.equal(exact[name], rounded[name].float())
+    config = out / tiny_model.ADAPTER / "adapter_config.json"
+    there = json.loads(config.read_text())
+    config.write_text(
+        json.dumps({**there, "base_model_name_or_path": "results/gone/work/model"})
+    )  # a path, not a hub's
+    assert tiny_model.unmerged(out) == {"path": out}
+    config.write_text(json.dumps(there))
     shutil.rmtree(start)
     assert torch.equal(dict(LocalPolicy.from_path(out).model.named_parameters())[name], rounded[name].float())
 
