@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -11,12 +12,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .boxes import to_relative
-from .samples import Box
+from .samples import Box, Sample
 
 MAX_PIXELS = 89_000_000  # just under Pillow's own decompression-bomb limit, so ours speaks first
 MAX_ASPECT = 100  # Qwen's processor takes 200, but what is shown is rounded to fewer pixels
 MAX_SIDE = 65_500  # px, the most that a JPEG has
 MIN_SIDE = 8
+MAX_BATCH_PIXELS = 400_000_000  # of photographs held at once: 1.2 GB, and as much again in what tools make of them
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
 _LOSSY = frozenset({"JPEG", "MPO", "WEBP"})
 _READ_ERRORS = (
@@ -113,6 +115,30 @@ def image_size(path: Path | str) -> tuple[int, int]:
     except _READ_ERRORS as error:
         raise ImageError(f"{path}: broken or cut off ({_brief(error)}); download or copy it again") from error
     return (image.height, image.width) if turned else image.size
+
+
+def batches(samples: Sequence[Sample], size: int) -> list[list[Sample]]:
+    """Samples in order, in parts of at most `size` whose photographs have `MAX_BATCH_PIXELS` together (one alone may
+    have more). Sizes are read from the headers; a file that cannot be read counts nothing here."""
+    parts: list[list[Sample]] = []
+    held = 0
+    for sample in samples:
+        pixels = _pixels(sample)
+        if not parts or len(parts[-1]) == size or held + pixels > MAX_BATCH_PIXELS:
+            parts.append([])
+            held = 0
+        parts[-1].append(sample)
+        held += pixels
+    return parts
+
+
+def _pixels(sample: Sample) -> int:
+    try:
+        width, height = _header(Path(sample.image)).size
+    except (ImageError, OSError):
+        return 0
+    x1, y1, x2, y2 = sample.tile or (0, 0, width, height)
+    return (x2 - x1) * (y2 - y1)
 
 
 def boxes_of_mask(mask: np.ndarray) -> tuple[Box, ...]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import cv2
@@ -65,16 +66,17 @@ def inspect(
         on_batch: Called with the new episodes of each batch, to store them.
         **options: As for `rollout`.
     """
-    size, done = profile.inspection.batch, done or {}
-    batches = [samples[i : i + size] for i in range(0, len(samples), size)]
+    done = done or {}
+    batches = images.batches(samples, profile.inspection.batch)
     episodes: list[Episode] = []
     seed, mode = options.get("seed", 0), options.get("mode", "agent")
     with tqdm(total=len(samples), desc=progress, disable=not progress, unit="image") as bar:
         for number, batch in enumerate(batches):
             settings = {**options, "config": profile.inspection, "seed": seed * 100_003 + number}
             todo = [s for s in batch if s.id not in done]
-            traces = rollout(policy, todo, **settings) if todo else []
-            fresh = [episode(t, policy.name, profile.name, mode, seed) for t in traces]
+            made = rollout(policy, todo, **settings) if todo else []
+            fresh = [episode(t, policy.name, profile.name, mode, seed) for t in made]
+            del made  # its photographs, before the next ones are read
             if fresh and on_batch:
                 on_batch(fresh)
             new = iter(fresh)
@@ -241,26 +243,33 @@ def redecide(
     profile: Profile,
 ) -> list[Episode]:
     """`decide` for a batch. An empty list of results means that the first turn already answered."""
-    config, traces = profile.inspection, [Trace(s) for s in samples]
-    for trace, first, given in zip(traces, firsts, results, strict=True):
-        _open(trace, config, "agent", tools.TOOLS, None, None)
-        if trace.error:
-            continue
+    config, known = profile.inspection, iter([*zip(samples, firsts, results, strict=True)])
+    episodes: list[Episode] = []
+    for batch in images.batches(samples, config.batch):
+        traces = [_told(*given, config) for given in islice(known, len(batch))]
+        chunk = [t for t in traces if not t.error]
+        _speak(policy, [t for t in chunk if t.results], config, 0.0, 0, "agent", tools.TOOLS)
+        take_margins(policy, chunk)
+        episodes += [episode(t, policy.name, profile.name, "agent", 0) for t in traces]
+    return episodes
+
+
+def _told(sample: Sample, first: str, given: list[tuple[Call, ToolResult]], config: Inspection) -> Trace:
+    """A trajectory up to its second round."""
+    trace = Trace(sample)
+    _open(trace, config, "agent", tools.TOOLS, None, None)
+    if not trace.error:
         trace.replies, trace.parsed = [Reply(first)], [parsing.parse_turn(first)]
         trace.conversation = protocol.add_assistant(trace.conversation, first)
         if given:
             _observe(trace, given)
-    for i in range(0, len(traces), config.batch):
-        chunk = [t for t in traces[i : i + config.batch] if not t.error]
-        _speak(policy, [t for t in chunk if t.results], config, 0.0, 0, "agent", tools.TOOLS)
-        take_margins(policy, chunk)
-    return [episode(t, policy.name, profile.name, "agent", 0) for t in traces]
+    return trace
 
 
 def episode(trace: Trace, policy: str, profile: str, mode: str, seed: int) -> Episode:
     """Freeze a trajectory. Verdict None unless the last turn answered in a form the parser reads."""
     last = trace.parsed[-1] if trace.parsed and not trace.error else None
-    answered = last is not None and last.answer is not None and not trace_calls_open(trace)
+    answered = last is not None and last.answer is not None and not trace.waits
     verdict = Verdict(last.answer, last.location if last.answer else None, last.type) if answered else None
     wrong_calls = any(not r.ok for results in trace.results for _, r in results)
     violations = [v for p in trace.parsed for v in p.violations] + ["invalid_call"] * wrong_calls
@@ -270,11 +279,6 @@ def episode(trace: Trace, policy: str, profile: str, mode: str, seed: int) -> Ep
         profile=profile, mode=mode, turns=_turns(trace), verdict=verdict, violations=tuple(violations),
         margin=trace.margin, margin_before=trace.margin_before, seconds=trace.seconds, seed=seed, error=trace.error,
     )  # fmt: skip
-
-
-def trace_calls_open(trace: Trace) -> bool:
-    """Tools were called and the second round never came."""
-    return trace.waits
 
 
 def _turns(trace: Trace) -> tuple[Turn, ...]:

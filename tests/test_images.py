@@ -1,5 +1,7 @@
 """File formats -> arrays, masks -> boxes, and errors that say what to do."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from PIL import Image
 from indus_lib import images
 from indus_lib.boxes import to_relative
 from indus_lib.images import ImageError, boxes_of_mask, load_image, load_mask, save_png
+from indus_lib.samples import Sample
 
 RAMP = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
 
@@ -215,3 +218,21 @@ def test_the_size_of_a_png_that_is_cut_off_is_an_error_that_names_it(tmp_path) -
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ImageError, match=r"cut\.png: broken or cut off"):
         images.image_size(tmp_path / "cut.png")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(["small", "large", "tile", "gone"]), max_size=12), st.integers(1, 5))
+def test_a_batch_holds_no_more_photographs_than_memory(tmp_path_factory, kinds, size) -> None:
+    folder = tmp_path_factory.mktemp("batches")
+    pixels = {"small": 100, "large": 1200, "tile": 200, "gone": 0}
+    for kind, side in (("small", (10, 10)), ("large", (30, 40)), ("tile", (60, 40))):
+        Image.new("RGB", side).save(folder / f"{kind}.png")
+    tiles = {"tile": (0, 0, 10, 20)}
+    samples = [Sample(str(i), folder / f"{kind}.png", tile=tiles.get(kind)) for i, kind in enumerate(kinds)]
+    with mock.patch.object(images, "MAX_BATCH_PIXELS", 1000):
+        parts = images.batches(samples, size)
+    assert [s for part in parts for s in part] == samples
+    for part, behind in zip(parts, [*parts, []][1:], strict=True):
+        held = sum(pixels[s.image.stem] for s in part)
+        assert 0 < len(part) <= size and (held <= 1000 or len(part) == 1)
+        assert not behind or len(part) == size or held + pixels[behind[0].image.stem] > 1000  # and no fewer
