@@ -22,16 +22,15 @@ import cv2
 import numpy as np
 
 from . import images, loop, metrics
-from .comparisons import mechanism_episodes
+from .comparisons import MECHANISM_TOOL, mechanism_episodes
 from .episodes import Episode
 from .paired import p_value, paired_difference
 from .policies import Policy
 from .profiles import Profile
 from .samples import Sample
-from .tables import Row, Table, percent, rounded
+from .tables import Row, Table, percent, percents, rounded
 from .tools import ToolResult
 
-MECHANISM_TOOL = {"small": "crop", "faint": "enhance", "geometric": "measure", "prior": "prior"}
 KINDS = ("kept", "blanked", "words blanked", "shuffled", "random crop")
 Results = list[tuple[dict[str, Any], ToolResult]]
 GREY = 128
@@ -229,14 +228,13 @@ def group_rows(name: str, flips: Sequence[Flip]) -> list[Row]:
     rows = [
         Row(name, "as it was", percent(metrics.value(before, metric)), None, *counts),
         Row(name, "altered", percent(metrics.value(after, metric)), None, *counts),
-        Row(name, "drop", percent(lost.value), tuple(percent(v) for v in lost.ci), *counts, note=f"p={p:.3g}"),
+        Row(name, "drop", percent(lost.value), percents(lost.ci), *counts, note=f"p={p:.3g}"),
     ]
     for column, hits in (
         ("right to wrong", sum(f.broke for f in flips)),
         ("wrong to right", sum(f.mended for f in flips)),
     ):
-        bounds = metrics.wilson(hits, n)
-        rows.append(Row(name, column, percent(hits / n), tuple(percent(v) for v in bounds or (0, 0)), *counts))
+        rows.append(Row(name, column, percent(hits / n), percents(metrics.wilson(hits, n)), *counts))
     if changes:
         rows.append(Row(name, "margin lost", rounded(float(np.mean(changes)), 2), None, *counts))
     return rows

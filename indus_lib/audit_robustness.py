@@ -21,7 +21,7 @@ from .paired import paired_difference
 from .policies import Policy
 from .profiles import Profile
 from .samples import Sample
-from .tables import Row, Table, percent
+from .tables import Row, Table, percent, percents
 from .tools import ToolResult
 
 Disturb = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
@@ -164,8 +164,7 @@ def table(points: Sequence[Point], profile: str, config_hash: str) -> Table:
         rows.append(benchmarks.cell(name, "recall", data, "recall"))
         if point.disturbance != "none" and clean.n_normal and clean.n_anomalous:
             lost = paired_difference(clean, data)
-            shown = replace(rows[-2], column="loss", value=percent(lost.value))
-            rows.append(replace(shown, ci=tuple(percent(v) for v in lost.ci)))
+            rows.append(replace(rows[-2], column="loss", value=percent(lost.value), ci=percents(lost.ci)))
     notes = (
         "noise: sigma in grey levels; blur: sigma in 1/1000 of the longer side; JPEG: 100 - quality; "
         "rotation: degrees; exposure: stops; tool results: share replaced by noise images and letters without sense.",

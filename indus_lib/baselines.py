@@ -1,4 +1,4 @@
-"""References that show what a number is worth: always-yes, always-no, coin, and any model under the direct prompt.
+"""References that show what a number is worth: always-yes, always-no and a coin.
 
 Each gives episodes like the agent's, so tables and figures treat them alike. The training-free visual reference is in
 `self_similarity`.

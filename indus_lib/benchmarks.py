@@ -15,7 +15,8 @@ import numpy as np
 from . import metrics, paper, report
 from .episodes import Episode
 from .metrics import Outcomes
-from .tables import Row, Table, percent, rounded
+from .protocol import TOOL_NAMES
+from .tables import Row, Table, percent, percents, rounded
 
 Runs = Mapping[str, Mapping[str, Sequence[Episode]]]
 Board = dict[str, dict[str, Outcomes]]
@@ -28,7 +29,7 @@ OWN_ABLATIONS = {  # run -> row; ours, not in paper
     "sft_50": "SFT only, half of the corpus",
     "sft_25": "SFT only, a quarter of the corpus",
     "sft_no_tools": "SFT only, verdicts at first sight",
-    **{f"no_{tool}_at_inference": f"full without {tool} at inference" for tool in report.TOOL_NAMES},
+    **{f"no_{tool}_at_inference": f"full without {tool} at inference" for tool in TOOL_NAMES},
 }
 OPEN_TABLES = ("table1_balanced_accuracy", "table2_recall", "table6_f1")
 
@@ -70,17 +71,13 @@ def cell(row: str, column: str, data: Outcomes, metric: str, reported: float | N
         row=row,
         column=column,
         value=percent(metrics.value(data, metric)),
-        ci=bounds and _percents(bounds),
+        ci=percents(bounds),
         n_normal=data.n_normal,
         n_anomalous=data.n_anomalous,
         n_unparsed=data.n_unparsed,
         seeds=len(data.seeds),
         reported=reported,
     )
-
-
-def _percents(bounds: tuple[float, float]) -> tuple[float, float]:
-    return percent(bounds[0]), percent(bounds[1])
 
 
 def average_cell(row: str, sets: Mapping[str, Outcomes], metric: str, reported: float | None = None) -> Row:
@@ -95,7 +92,7 @@ def average_cell(row: str, sets: Mapping[str, Outcomes], metric: str, reported: 
         row=row,
         column=paper.AVERAGE,
         value=percent(mean),
-        ci=bounds and _percents(bounds),
+        ci=percents(bounds),
         n_normal=sum(normal for normal, _ in sizes),
         n_anomalous=sum(anomalous for _, anomalous in sizes),
         n_unparsed=sum(d.n_unparsed for d in five),
@@ -194,14 +191,14 @@ def _usage_row(entry: Mapping, column: str, episodes: Sequence[Episode], reporte
     elif what == "success":
         shown = percent(used.success)
         calls = used.calls // len(data.seeds)  # seeds see the same images
-        bounds = calls and metrics.wilson(round(used.success * calls), calls)
+        bounds = metrics.wilson(round(used.success * calls), calls) if calls else None
     else:
         shown = rounded(used.calls_per_image, 2)
     return Row(
         entry["row"],
         column,
         shown,
-        _percents(bounds) if bounds else None,
+        percents(bounds),
         data.n_normal,
         data.n_anomalous,
         data.n_unparsed,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import profiles, readers
 from .episodes import Episode, write_episodes
+from .files import write_text
 from .jsonl import encodable
 from .samples import Sample
 from .selection import balanced_limit
@@ -117,7 +118,8 @@ def run_inspect(args: argparse.Namespace) -> int:
     if episode.error:
         raise ValueError(episode.error)
     if args.html:
-        write_text(args.html, trace_html.static_page(episode, sample))
+        _writable(args.html)
+        write_text(args.html, encodable(trace_html.static_page(episode, sample)))
     print(json.dumps(episode.to_json(), ensure_ascii=False) if args.json else describe(episode))
     return 0
 
@@ -145,7 +147,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
     if args.episodes:
         write_episodes(args.episodes, episodes)
     result = evaluation(args, profile, policy.name, samples, episodes)
-    write_text(args.out, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    write_text(args.out, encodable(text))  # a folder's name may be no UTF-8
     print(_summary_line(result))
     failed = [e for e in episodes if e.error]
     if failed:  # what was inspected stays where it is
@@ -252,15 +255,6 @@ def _writable(path: Path | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() or not os.access(path.parent, os.W_OK):
             raise OSError(f"{path}: cannot be written, choose another file")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write through a temporary name, so that a killed run leaves no half file; a folder's name that is no UTF-8, which
-    Linux allows, with U+FFFD."""
-    _writable(path)
-    part = path.with_name(path.name + ".part")
-    part.write_text(encodable(text), encoding="utf-8")
-    os.replace(part, path)
 
 
 def run_world(args: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from .episodes import Episode
 from .metrics import Outcomes
 from .paired import Difference, p_value, paired_difference
 from .samples import Sample
-from .tables import Row, Table, percent, rounded
+from .tables import Row, Table, percent, percents, rounded
 from .tools import TOOLS
 from .variants import VARIANTS
 
@@ -24,6 +24,7 @@ P_VALUE = (
     "image's mean). It asks for more than the interval where one run says nearly always the same: what it gains on one "
     "class it loses on the other."
 )
+MECHANISM_TOOL = {"small": "crop", "faint": "enhance", "geometric": "measure", "prior": "prior"}
 TITLES = {"balanced_accuracy": "balanced accuracy", "f1": "F1", "recall": "recall"}
 
 
@@ -82,7 +83,7 @@ def _average_difference(name: str, rows: Sequence[Row], found: Mapping[str, Diff
         row=name,
         column=paper.AVERAGE,
         value=percent(mean),
-        ci=bounds and tuple(percent(v) for v in bounds),
+        ci=percents(bounds),
         n_normal=sum(row.n_normal for row in five),
         n_anomalous=sum(row.n_anomalous for row in five),
         n_unparsed=sum(row.n_unparsed for row in five),
@@ -93,7 +94,7 @@ def _average_difference(name: str, rows: Sequence[Row], found: Mapping[str, Diff
 def _difference_row(name: str, metric: str, column: str, found: Difference, a: Outcomes, b: Outcomes) -> Row:
     note = f"p={p_value(a, b):.3g}" if metric == "balanced_accuracy" else ""  # the test is on right answers
     return Row(
-        name, column, percent(found.value), tuple(percent(v) for v in found.ci), a.n_normal, a.n_anomalous,
+        name, column, percent(found.value), percents(found.ci), a.n_normal, a.n_anomalous,
         a.n_unparsed + b.n_unparsed, min(len(a.seeds), len(b.seeds)), note=note,
     )  # fmt: skip
 
@@ -133,16 +134,14 @@ def _metric_rows(name: str, episodes: Sequence[Episode]) -> list[Row]:
         rate, one = metrics.value(data, metric), len(data.seeds) == 1
         bounds = None if rate is None or not one else metrics.wilson(round(rate * n), n)
         bounds = bounds if one else metrics.interval(data, metric)
-        shown = bounds and tuple(percent(v) for v in bounds)
-        rows.append(replace(rows[0], column=metric, value=percent(rate), ci=shown))
+        rows.append(replace(rows[0], column=metric, value=percent(rate), ci=percents(bounds)))
     return rows
 
 
 def _over_products(row: Row, data: Outcomes) -> Row:
     """The same row with the mean over products and the interval that other products leave open."""
     mean, bounds, n = metrics.category_mean(data)
-    shown = bounds and tuple(percent(v) for v in bounds)
-    return replace(row, value=percent(mean), ci=shown, note=f"{n} products")
+    return replace(row, value=percent(mean), ci=percents(bounds), note=f"{n} products")
 
 
 def mechanism_table(runs: Runs, mechanisms: Mapping[str, str], profile: str, config_hash: str) -> Table:
@@ -164,7 +163,7 @@ def mechanism_table(runs: Runs, mechanisms: Mapping[str, str], profile: str, con
                 rows.append(benchmarks.cell(run, name, data, "balanced_accuracy"))
                 rows.append(_over_products(replace(rows[-1], column=f"{name}, products"), data))
     notes = (
-        "Mechanism: small -> crop, faint -> enhance, geometric -> measure, prior -> prior, plain -> none.",
+        "Mechanism: " + "".join(f"{name} -> {tool}, " for name, tool in MECHANISM_TOOL.items()) + "plain -> none.",
         "Intervals are over images of these products; `products`: the mean over products, and its interval over them.",
     )
     return Table("mechanisms", "Balanced accuracy by mechanism", profile, config_hash, tuple(rows), notes)
@@ -258,9 +257,8 @@ def _localisation_rows(name: str, episodes: Sequence[Episode], samples: Mapping[
         n = (found.n_typed if typed else found.n) // len(data.seeds)  # seeds see the same images
         bounds = None if pixels or not n or value is None else metrics.wilson(round(value * n), n)
         bounds = found.iou_interval if column == "IoU" else bounds
-        shown = bounds and tuple(percent(v) for v in bounds)
         behind = (data.n_normal, data.n_anomalous, data.n_unparsed) if pixels else (0, n, 0)
-        rows.append(Row(name, column, percent(value), shown, *behind, len(data.seeds)))
+        rows.append(Row(name, column, percent(value), percents(bounds), *behind, len(data.seeds)))
     return rows
 
 

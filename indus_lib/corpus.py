@@ -1,7 +1,7 @@
 """Indus-CoT, built as the paper does (section 4): filter, sample in balance, teach, gate, write.
 
-`build` makes the corpus from any pool of labelled samples; `read`, `to_sample`, `to_episode` and `conversation` are
-what training, figures and widgets use. The schema is documented in `docs/corpus.md`.
+`build` makes the corpus from any pool of labelled samples; `read`, `to_sample` and `conversation` are what training,
+figures and widgets use, `to_episode` shows a record like any other trajectory. `docs/corpus.md` has the schema.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 
 from . import experiments, figures, images, loop, metrics, protocol, report, variants
 from .episodes import Episode, ToolCall, Turn, Verdict
+from .files import write_text
 from .local_policy import LocalPolicy
 from .profiles import Profile
 from .rewards import RewardParts
@@ -96,11 +96,8 @@ def record(profile: Profile, name: str, **facts: Any) -> Path:
     if "episodes" in facts and not isinstance(facts["episodes"], int):
         facts["episodes"] = [e.to_json() for e in facts["episodes"]]
     path = experiments.folder(profile) / "metrics" / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({"profile": profile.name, "config_hash": profile.hash, **facts}, indent=1, default=str))
-    os.replace(part, path)
-    return path
+    content = {"profile": profile.name, "config_hash": profile.hash, **facts}
+    return write_text(path, json.dumps(content, indent=1, default=str))
 
 
 # --- data ---------------------------------------------------------------------------------------------------------
@@ -164,13 +161,28 @@ def trajectory(pool: Sequence[Sample], profile: Profile) -> str:
     raise ValueError("no tool shows any of the first twenty anomalous samples of the pool")
 
 
-def token_view(one: Any, processor: Any) -> Any:
-    """Widget: a training sequence coloured by loss mask."""
+def token_view(one: Any, processor: Any, policy: LocalPolicy | None = None) -> Any:
+    """Widget: a training sequence (`train_data.Encoded`) coloured by loss mask, or by how likely a policy's model takes
+    each token that carries loss."""
     from .token_view import TokenView, decoded
 
     ids, mask, image = one.input_ids, one.mask, processor.image_token_id
     keep = [i for i in range(len(ids)) if ids[i] != image or ids[i - 1] != image]
-    return TokenView(decoded(ids[keep], processor.tokenizer), mask[keep])
+    likely = policy and [p if learnt else None for p, learnt in zip(log_p(one, policy.model), mask, strict=True)]
+    return TokenView(decoded(ids[keep], processor.tokenizer), mask[keep], likely and [likely[i] for i in keep])
+
+
+def log_p(one: Any, model: Any) -> list[float | None]:
+    """Log-probability of each token of a sequence (`train_data.Encoded`) after those before it; None of the first."""
+    import torch
+
+    from .train_data import collate
+
+    batch = collate([one], 0, model.config.image_token_id)
+    given = {k: v.to(model.device) for k, v in batch.items() if k not in ("labels", "decision", "place", "second")}
+    with torch.no_grad():
+        found = model(**given).logits[0, :-1].float().log_softmax(-1)
+    return [None, *found.gather(1, given["input_ids"][0, 1:, None])[:, 0].tolist()]
 
 
 def validate(profile: Profile, run: str, seed: int = 0, limit: int = 300) -> list[Episode]:

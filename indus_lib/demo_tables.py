@@ -15,11 +15,10 @@ from . import (
     experiments,
     figures,
     figures_cases,
+    gallery_rows,
     metrics,
     report,
     self_similarity,
-    trace_html,
-    trace_steps,
 )
 from .demo import trained
 from .episodes import Episode
@@ -130,7 +129,7 @@ def cases(runs: Runs, sets: Mapping[str, Sequence[Sample]]) -> Figure:
 
 def telling(episodes: Sequence[Episode], samples: Sequence[Sample]) -> tuple[Episode, Sample]:
     """A right Yes after a tool call if there is one, else the first episode."""
-    known = {(s.dataset, s.id): s for s in samples}
+    known = gallery_rows.known(samples)
     good = [e for e in episodes if e.calls and e.correct and e.label]
     chosen = (good or list(episodes))[0]
     return chosen, known[(chosen.dataset, chosen.sample_id)]
@@ -138,8 +137,4 @@ def telling(episodes: Sequence[Episode], samples: Sequence[Sample]) -> tuple[Epi
 
 def trace_pages(episodes: Sequence[Episode], samples: Sequence[Sample], path: Path, n: int = 12) -> Path:
     """A self-contained page of `n` traces, spread over the run."""
-    known = {(s.dataset, s.id): s for s in samples}
-    traces = [trace_steps.build(e, known.get((e.dataset, e.sample_id))) for e in spread(episodes, n)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(trace_html.page(traces), encoding="utf-8")
-    return path
+    return gallery_rows.export_html(path, spread(episodes, n), gallery_rows.known(samples))

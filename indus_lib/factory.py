@@ -1,6 +1,6 @@
 """The procedural factory: `base_scene` for pre-training, `render` for the products of the stand-ins and the pool.
 
-Departures from nothing: the paper has no factory. Everything here is ours (design.md section 5) and `# not in paper`.
+Departures from nothing: the paper has no factory. Everything here is ours and `# not in paper`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import images, trace_html, trace_steps, trace_theme
+from . import files, images, trace_html, trace_steps, trace_theme
 from .episodes import Episode
 from .jsonl import encodable
 from .samples import Sample
@@ -206,14 +205,6 @@ def export_html(
 
 
 def write_text(path: Path | str, text: str) -> Path:
-    """Write a text file through a temporary name, so that a killed run leaves no half file. `~` is the home folder; a
-    name that is no UTF-8, which Linux allows, is written with U+FFFD."""
-    path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(encodable(text), encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    """`files.write_text` where a person names the file: `~` is the home folder. An image's name that is no UTF-8, which
+    Linux allows, stands in the text with U+FFFD."""
+    return files.write_text(Path(path).expanduser(), encodable(text))

@@ -46,7 +46,7 @@ class Policy(Protocol):
 
 
 class ScriptedPolicy:
-    """Replies from a function of (conversation, turn number): for tests, worked examples and what-if questions."""
+    """Replies from a function of (conversation, turn number): for tests and worked examples."""
 
     def __init__(self, script: Callable[[Conversation, int], str] | Sequence[str], name: str = "scripted"):
         self.name = name

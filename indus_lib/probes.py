@@ -1,4 +1,4 @@
-"""Do the tools carry information? Linear probes on the frozen vision tower, and where its grounding head looks.
+"""Do the tools carry information? Linear probes on the frozen vision tower.
 
 For each mechanism a logistic regression is fitted on images of pool categories and scored (AUROC) on the stand-ins'
 categories, none of which the tower or the probe has seen: from the global view alone, with the right tool's output
@@ -30,7 +30,7 @@ from .selection import balanced_limit
 from .tables import Row, Table
 from .workers import gpus, run_jobs
 
-RIGHT = {"small": "crop", "faint": "enhance", "geometric": "measure"}
+RIGHT = {name: tool for name, tool in comparisons.MECHANISM_TOOL.items() if name != "prior"}  # which shows no picture
 WRONG = {"small": "enhance", "faint": "crop", "geometric": "crop"}
 CALLS = {
     "crop": {"name": "crop", "arguments": {"region": [0, 0, 1000, 1000]}},

@@ -1,6 +1,7 @@
 """The three profiles: every knob of every stage, with the paper's section or `not in paper` beside each value.
 
-Nothing outside this file branches on the profile: same tools, loop, rewards, metrics and notebooks.
+Same tools, loop, rewards, metrics and notebooks in all: outside this file a profile only decides what is said of its
+numbers (warnings in tables, claims that the smoke profile does not test).
 """
 
 from __future__ import annotations

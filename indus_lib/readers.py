@@ -40,7 +40,7 @@ def read(
 
     Args:
         layout: One of `LAYOUTS`. `mpdd` and `dtd` are MVTec's folders under their own names; `kolektorsdd-tiles` is
-            each surface cut in three (paper.md section 9); `folder` is any images, labels unknown.
+            each surface cut in three (a variant in use elsewhere); `folder` is any images, labels unknown.
         root: The set's folder; one level above it, or for MVTec-like sets a single category, is found too.
         split: `test`, `train` or `all`.
         categories: Names to keep; None = all.

@@ -19,7 +19,7 @@ from .readers_files import DataSetError, chosen, folders, images_in, natural
 from .samples import Sample
 
 CATEGORY = "electrical_commutators"  # the set has one product and no name for it on disk; others use this one
-TILES = 3  # paper.md section 9: kosNN_PartM_{0,1,2}
+TILES = 3  # kosNN_PartM_{0,1,2}
 
 
 def read_surfaces(

@@ -7,13 +7,13 @@ python -m indus_lib.readme_results --check   # exit code 1 when README and refer
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from . import audit_claims, paper, tables
+from .files import write_text
 from .tables import Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,9 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ReadmeError, OSError) as error:
         print(f"readme_results: {error}", file=sys.stderr)
         return 2
-    part = readme.with_name("README.md.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, readme)
+    write_text(readme, text)
     return 0
 
 

@@ -11,8 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from . import metrics
 from .episodes import Episode
-
-TOOL_NAMES = ("crop", "prior", "enhance", "measure")  # the order of the paper's Table 7
+from .protocol import TOOL_NAMES
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
 Where the paper is silent we chose, and each choice is a field of `RewardWeights`:
 
 - **R_format** is a penalty, <= 0. Only then do "no credit when R_acc = 0" and "the format term is outside the gate"
-  both hold (paper.md section 8): a wrong answer never earns, however well formed.
+  both hold: a wrong answer never earns, however well formed.
 - **A right answer on a normal image** has no box and no type. It scores `normal_location` and `normal_type`, 1 by
   default: right is then worth the same ceiling on either side. At 0 a right Yes can pay 2.4 and a right No only 1,
   which pulls towards Yes; that is our reading of "recall-guarded" (`recall_guarded()`).

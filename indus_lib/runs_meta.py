@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .files import write_text
 from .profiles import Profile
 
 LIBRARIES = (
@@ -54,10 +55,7 @@ def write_run_json(
         "profile": profile.name, "config_hash": profile.hash, "config": asdict(profile), "seeds": list(seeds),
         "git": commit, "libraries": versions(), "machine": machine(), "notebooks": dict(sorted(notebooks.items())),
     }  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
     return data
 
 

@@ -10,12 +10,13 @@ import csv
 import html
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
+
+from .files import write_text
 
 NAMED = 3  # rows of another size than most, in a line of counts
 WARNINGS = {
@@ -36,6 +37,11 @@ def rounded(value: float | None, digits: int = 1) -> float | None:
 def percent(fraction: float | None) -> float | None:
     """Fraction -> percent with one decimal."""
     return None if fraction is None else rounded(fraction * 100)
+
+
+def percents(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+    """`percent` of both ends of an interval; None stays None."""
+    return None if bounds is None else (percent(bounds[0]), percent(bounds[1]))
 
 
 @dataclass(frozen=True)
@@ -98,15 +104,10 @@ class Table:
         return replace(self, notes=(*self.notes, *lines))
 
     def write(self, folder: Path | str) -> Path:
-        """`<folder>/<id>.json` and `.csv`, each written under a temporary name and renamed. Returns the JSON path."""
+        """`<folder>/<id>.json` and `.csv`, each whole or not at all. Returns the JSON path."""
         texts = {".json": self.to_json(), ".csv": self.to_csv()}  # both made before either is written
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for suffix, text in texts.items():
-            part = folder / f"{self.id}{suffix}.part"
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, folder / f"{self.id}{suffix}")
-        return folder / f"{self.id}.json"
+        paths = [write_text(Path(folder) / f"{self.id}{suffix}", text) for suffix, text in texts.items()]
+        return paths[0]
 
     def get(self, row: str, column: str) -> Row | None:
         """The cell, None where the table has none."""

@@ -7,7 +7,7 @@
    text must not reveal. The reply is the tagged trajectory; its calls are replaced by those that were run.
 
 What fails the gate in form is mended by rule; what fails otherwise goes back once with the reasons named. Of several
-valid candidates an LLM judge keeps the best. Every raw reply is kept (`ReplyCache`).
+valid candidates a judge, where one is given, keeps the best. Every raw reply is kept (`ReplyCache`).
 """
 
 from __future__ import annotations

@@ -184,9 +184,10 @@ class TokenView(widgets.VBox):
 
     def __init__(self, texts: Sequence[str], mask: Sequence[bool | int], log_p: Sequence[float | None] | None = None):
         self.tokens = tokens(texts, mask, log_p)
-        self.by = widgets.ToggleButtons(options=BY, description="colour by")
+        known = any(token.log_p is not None for token in self.tokens)
+        self.by = widgets.ToggleButtons(options=BY, value=BY[known], description="colour by")
         self.view = widgets.HTML()
-        super().__init__([self.by, self.view])
+        super().__init__([self.by, self.view] if known else [self.view])
         self.add_class("indus")
         self.by.observe(lambda _: self._show(), "value")
         self._show()

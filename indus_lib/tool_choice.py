@@ -9,7 +9,7 @@ import numpy as np
 from . import comparisons, metrics
 from .benchmarks import Runs
 from .metrics import Outcomes
-from .tables import Row, Table, percent
+from .tables import Row, Table, percent, percents
 
 FITTING = {"small": ("crop",), "faint": ("enhance",), "geometric": ("measure",), "prior": ("prior", "crop")}
 
@@ -47,10 +47,8 @@ def _row(
 ) -> Row:
     value, bounds = found
     normal, anomalous = (int((where.any(axis=0) & (data.label == label)).sum()) for label in (False, True))
-    shown = bounds and (percent(bounds[0]), percent(bounds[1]))
-    return Row(
-        row, column, percent(value), shown, normal, anomalous, int((data.unparsed & where).sum()), len(data.seeds)
-    )
+    unparsed = int((data.unparsed & where).sum())
+    return Row(row, column, percent(value), percents(bounds), normal, anomalous, unparsed, len(data.seeds))
 
 
 def balanced_where(data: Outcomes, where: np.ndarray) -> tuple[float | None, metrics.Interval | None]:

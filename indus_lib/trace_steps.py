@@ -18,9 +18,9 @@ import numpy as np
 
 from . import boxes, images, tools
 from .episodes import Episode, ToolCall, Turn
+from .protocol import TAGS
 from .samples import Sample
 
-TAGS = ("think", "call_tool", "observation", "location", "type", "answer")
 _OPEN = re.compile(rf"<({'|'.join(TAGS)})>")
 
 

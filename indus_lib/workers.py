@@ -1,4 +1,4 @@
-"""Jobs in several processes, results in order: drawing sets, writing the corpus, making pre-training scenes."""
+"""Jobs in several processes, results in order: drawing sets, the corpus, pre-training scenes, runs."""
 
 from __future__ import annotations
 

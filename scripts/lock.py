@@ -11,7 +11,6 @@ torch's `+cpu` is dropped and the nvidia packages are left to pip, so that one l
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tomllib
 from importlib import metadata
@@ -20,6 +19,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from indus_lib.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADER = """\
@@ -91,20 +92,14 @@ def problems(root: Path = ROOT) -> list[str]:
 
 
 def write(root: Path = ROOT) -> None:
-    """Both files, each through a temporary name."""
+    """Both files, each whole or not at all."""
     pins = [
         f"{name}=={version}" for name, version in sorted(closure(declared(root)).items(), key=lambda p: p[0].lower())
     ]
     conda = ["name: indus", "channels: [conda-forge]", "dependencies:", "  - python=3.11", "  - pip", "  - pip:"]
-    _replace(root / "requirements.lock", HEADER + "\n".join(pins) + "\n")
+    write_text(root / "requirements.lock", HEADER + "\n".join(pins) + "\n")
     lines = [HEADER.rstrip(), "# For conda users; a test keeps the pins equal to requirements.lock.", *conda]
-    _replace(root / "environment.yml", "\n".join(lines + [f"      - {pin}" for pin in pins]) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    write_text(root / "environment.yml", "\n".join(lines + [f"      - {pin}" for pin in pins]) + "\n")
 
 
 def main() -> int:

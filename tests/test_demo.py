@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import types
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +12,21 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from indus_lib import demo, demo_tables, experiments, figures, grounding, loop, probes, profiles, rewards, tool_crop
+from indus_lib import (
+    demo,
+    demo_tables,
+    experiments,
+    figures,
+    grounding,
+    loop,
+    probes,
+    profiles,
+    protocol,
+    rewards,
+    tiny_model,
+    tool_crop,
+    train_data,
+)
 from indus_lib.images import save_png
 from indus_lib.samples import Sample
 from indus_lib.tables import Row, Table
@@ -69,6 +84,24 @@ def test_the_miniature_has_the_size_that_notebook_3_tells(repo: Path) -> None:
         sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     language = sum(n for name, n in sizes.items() if ".visual." not in name)
     assert (round(language / 1e6, 1), round(sum(sizes.values()) / 1e6, 1)) == (1.4, 5.7)
+
+
+def test_the_token_view_shows_what_the_model_takes_for_likely(repo: Path) -> None:
+    """Their mean is the loss that transformers computes; the view has those of the tokens that carry loss, no other."""
+    model, processor = tiny_model.load(repo / "data" / "models" / "indus-tiny")
+    asked = protocol.start(np.full((64, 64, 3), 120, np.uint8), "Is it anomalous?")
+    talk = protocol.add_assistant(asked, "<think>plain</think><answer>No</answer>")
+    one = train_data.encode(talk, processor)
+    found = demo.log_p(one, model)
+    ids = torch.from_numpy(one.input_ids)[None]
+    given = {"pixel_values": one.pixel_values, "image_grid_thw": one.image_grid_thw}
+    with torch.no_grad():
+        loss = model(
+            input_ids=ids, mm_token_type_ids=(ids == processor.image_token_id).long(), labels=ids, **given
+        ).loss
+    assert found[0] is None and np.mean(found[1:]) == pytest.approx(-float(loss), abs=1e-4)
+    view = demo.token_view(one, processor, types.SimpleNamespace(model=model))
+    assert sum(t.log_p is not None for t in view.tokens) == one.mask.sum()
 
 
 def test_the_loss_by_hand_is_that_of_grpo_at_ratio_one() -> None:

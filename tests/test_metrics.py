@@ -285,3 +285,6 @@ def test_p_of_several_seeds_is_of_each_images_mean() -> None:
     assert paired.p_value(*thrice) == pytest.approx(exact, abs=0.01)
     assert paired.p_value(thrice[0], metrics.outcomes(worse)) == pytest.approx(exact, abs=0.01)  # three against one
     assert paired.p_value(thrice[0], thrice[0]) == 1.0
+    one = [replace(e, seed=s) if (s, i) != (0, 0) else replace(e, seed=0, verdict=Verdict(False))
+           for s in range(3) for i, e in enumerate(right)]  # fmt: skip
+    assert paired.p_value(thrice[0], metrics.outcomes(one)) == 1.0  # a single image that differs

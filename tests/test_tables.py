@@ -43,6 +43,7 @@ def built() -> dict[str, Table]:
 def test_rounding_is_half_up_and_free_of_float_dust() -> None:
     assert tables.rounded(0.25) == 0.3 and tables.rounded(2.675, 2) == 2.68 and tables.rounded(-0.04) == 0
     assert tables.percent(0.1 + 0.2) == 30.0 and tables.percent(None) is None
+    assert tables.percents((0.1 + 0.2, 0.9995)) == (30.0, 100.0) and tables.percents(None) is None
 
 
 @given(st.floats(-1000, 1000))
@@ -236,7 +237,7 @@ def test_seeds_that_ask_on_different_images_share_a_table() -> None:
     table = tool_choice.table({"full": {"mvtec": every}}, mechanisms, "tiny", "x")
     asked, right = (table.get("small: crop", c) for c in ("asked for", "right with it"))
     assert (asked.value, asked.n_normal, asked.n_anomalous, asked.seeds) == (50.0, 20, 20, 2)
-    assert asked.ci == tuple(tables.percent(v) for v in metrics.wilson(20, 40))
+    assert asked.ci == tables.percents(metrics.wilson(20, 40))
     assert (right.value, right.n_normal) == (100.0, 20)
     assert table.get("small: crop", "right without it").value == 0.0
 

@@ -48,9 +48,10 @@ def test_folding_keeps_every_token(pairs):
 def test_widget_recolours_and_errors_name_the_lengths():
     widget = tv.TokenView(TEXTS, MASK, [-1.0] * len(TEXTS))
     before = widget.view.value
-    widget.by.value = "log-probability"
+    widget.by.value = "loss mask"
     assert widget.view.value != before and "text/html" in widget._repr_mimebundle_()
     assert len(tv.static_figure(widget.tokens).axes) == 1
+    assert len(widget.children) == 2 and len(tv.TokenView(TEXTS, MASK).children) == 1  # nothing to choose from
     with pytest.raises(ValueError, match="16 tokens, 2 mask"):
         tv.tokens(TEXTS, [0, 1])
     with pytest.raises(ValueError, match="choose one of"):
