@@ -109,15 +109,18 @@ def metrics_table(runs: Runs, profile: str, config_hash: str) -> Table:
     for run, sets in runs.items():
         for dataset, episodes in sets.items():
             rows += _metric_rows(f"{run}, {paper.column_of(dataset)}", episodes)
-    notes = ("Recall and specificity: Wilson intervals; others: bootstrap. AUROC, AP: of the margin, missing = worst.",)
+    notes = (
+        "Recall and specificity: Wilson intervals; category mean: Student's t over categories; others: bootstrap. "
+        "AUROC, AP: of the margin, missing = worst.",
+    )
     return Table("metrics", "Other metrics per run and data set", profile, config_hash, tuple(rows), notes)
 
 
 def _metric_rows(name: str, episodes: Sequence[Episode]) -> list[Row]:
     data, ranked = metrics.outcomes(episodes), report.ranking(episodes)
     rows = [benchmarks.cell(name, c, data, m) for m, c in (("balanced_accuracy", "BA"), ("f1", "F1"))]
+    rows.append(_over_products(replace(rows[0], column="BA, category mean"), data))
     plain = {
-        "BA, category mean": metrics.category_mean(data),
         "accuracy": metrics.value(data, "accuracy"),
         "AUROC": ranked.auroc,
         "AP": ranked.ap,
@@ -129,6 +132,12 @@ def _metric_rows(name: str, episodes: Sequence[Episode]) -> list[Row]:
         shown = bounds and tuple(percent(v) for v in bounds)
         rows.append(replace(rows[0], column=metric, value=percent(rate), ci=shown))
     return rows
+
+
+def _over_products(row: Row, data: Outcomes) -> Row:
+    """The same row with the mean over products and the interval that other products leave open."""
+    mean, bounds = metrics.category_mean(data)
+    return replace(row, value=percent(mean), ci=bounds and tuple(percent(v) for v in bounds))
 
 
 def mechanism_table(runs: Runs, mechanisms: Mapping[str, str], profile: str, config_hash: str) -> Table:
@@ -146,7 +155,9 @@ def mechanism_table(runs: Runs, mechanisms: Mapping[str, str], profile: str, con
         for name in names:
             part = mechanism_episodes(every, mechanisms, name)
             if any(e.label for e in part) and any(not e.label for e in part):
-                rows.append(benchmarks.cell(run, name, metrics.outcomes(part), "balanced_accuracy"))
+                data = metrics.outcomes(part)
+                rows.append(benchmarks.cell(run, name, data, "balanced_accuracy"))
+                rows.append(_over_products(replace(rows[-1], column=f"{name}, products"), data))
     every = [e for sets in runs.values() for episodes in sets.values() for e in episodes]
     notes = ("Mechanism: small -> crop, faint -> enhance, geometric -> measure, prior -> prior, plain -> none.",)
     notes += (_products(every, mechanisms),)
@@ -158,7 +169,7 @@ def _products(episodes: Sequence[Episode], mechanisms: Mapping[str, str]) -> str
     found = {(mechanisms.get(f"{e.dataset}:{e.sample_id}", ""), e.dataset, e.category) for e in episodes}
     counts = Counter(name for name, _, _ in found if name)
     listed = ", ".join(f"{name} {counts[name]}" for name in sorted(counts))
-    return f"Intervals are over images, not products, of which there are: {listed}."
+    return f"Intervals over images; `products`: the mean over products, its interval over them. There are: {listed}."
 
 
 def mechanism_difference_table(runs: Runs, mechanisms: Mapping[str, str], profile: str, config_hash: str) -> Table:

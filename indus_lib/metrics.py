@@ -5,7 +5,7 @@ Conventions, all of them visible in the tables:
 - An answer that did not parse (`verdict is None`) is wrong: a missed anomaly or a false alarm. It is never dropped.
 - Balanced accuracy is pooled over a data set's categories (primary); category mean and raw accuracy stand beside it.
 - Several seeds: a metric is computed per seed and averaged; intervals resample samples (inside each class) and seeds.
-  They are about more images of these products, not about other products, of which a set has a few.
+  They are about more images of these products; of other products the category mean's interval tells.
 - Where every sample falls alike, resampling has no width: the Wilson bound of 0 of n stands in.
 - Values are fractions 0..1, None where undefined (no sample of a class, no margins). Rounding belongs to the tables.
 """
@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, sem
+from scipy.stats import t as student
 
 from .episodes import Episode
 
@@ -36,7 +37,7 @@ class Outcomes:
         label: (n,) bool, True = anomalous.
         correct: (S, n) bool; an unparsed answer is False.
         unparsed: (S, n) bool.
-        category: (n,) str.
+        category: (n,) str, `<dataset>:<category>`.
         seeds: Seeds in ascending order, length S.
         dataset: Data set key, "" when mixed.
     """
@@ -98,7 +99,7 @@ def _stack(by_seed: dict[int, dict[str, Episode]]) -> Outcomes:
         label=np.array([bool(e.label) for e in grid[0]]),
         correct=np.array([[e.correct for e in line] for line in grid]),
         unparsed=np.array([[e.verdict is None for e in line] for line in grid]),
-        category=np.array([e.category for e in grid[0]]),
+        category=np.array([f"{e.dataset}:{e.category}" for e in grid[0]]),
         seeds=tuple(seeds),
         dataset=names.pop() if len(names) == 1 else "",
     )
@@ -156,15 +157,10 @@ def rates(data: Outcomes) -> Rates:
 def _weighted_rates(data: Outcomes, weights: np.ndarray) -> Rates:
     """Rates under sample weights (R, n) that sum to the class size in each class -> arrays (R, S)."""
     right = data.correct.astype(np.float32).T  # (n, S); counts stay exact
-    hit = weights[:, data.label] @ right[data.label]
-    passed = weights[:, ~data.label] @ right[~data.label]
+    right_by_class = [weights[:, own] @ right[own] for own in (data.label, ~data.label)]
+    sizes = data.n_anomalous, data.n_normal
     with np.errstate(invalid="ignore", divide="ignore"):
-        return Rates(
-            hit.astype(float) / np.float64(data.n_anomalous),
-            passed.astype(float) / np.float64(data.n_normal),
-            data.n_anomalous,
-            data.n_normal,
-        )
+        return Rates(*(x.astype(float) / np.float64(n) for x, n in zip(right_by_class, sizes, strict=True)), *sizes)
 
 
 def value(data: Outcomes, metric: str = "balanced_accuracy") -> float | None:
@@ -173,12 +169,17 @@ def value(data: Outcomes, metric: str = "balanced_accuracy") -> float | None:
     return None if np.isnan(result) else result
 
 
-def category_mean(data: Outcomes) -> float | None:
-    """Mean over categories of their balanced accuracy (the variant some papers print); None if no category has both."""
-    names = sorted(set(data.category.tolist()))
-    values = [value(select(data, data.category == name)) for name in names]
+def category_mean(data: Outcomes) -> tuple[float | None, Interval | None]:
+    """Mean over categories of their balanced accuracy (the variant some papers print) and its 95 % interval (Student's
+    t over categories: what other products might give). None if no category has both classes; if less than two have."""
+    values = [value(select(data, data.category == name)) for name in sorted(set(data.category.tolist()))]
     known = [v for v in values if v is not None]
-    return float(np.mean(known)) if known else None
+    mean = float(np.mean(known)) if known else None
+    if len(known) < 2:
+        return mean, None
+    spread = float(sem(known))
+    low, high = student.interval(0.95, len(known) - 1, mean, spread) if spread > 0 else (mean, mean)
+    return mean, widened((max(float(low), 0.0), min(float(high), 1.0)), [len(known)])
 
 
 def select(data: Outcomes, keep: np.ndarray) -> Outcomes:

@@ -173,7 +173,7 @@ QWEN = Profile(
         learning_rate=1e-5,  # not in paper; an adapter's usual one
     ),
     runs=(  # each run with RL takes days of a GPU: `variants.ABLATIONS` has all
-        "base", "full", "sft", "rl_only", "no_tools", "additive", "weights_0_0_0",
+        "base", "full", "sft", "rl_only", "sft_no_tools", "no_tools", "additive", "weights_0_0_0",
         *(f"no_{tool}_at_inference" for tool in ("crop", "enhance", "measure", "prior")),
     ),
 )  # fmt: skip

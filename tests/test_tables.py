@@ -170,6 +170,8 @@ def test_mechanisms_show_where_a_tool_matters() -> None:
     table = comparisons.mechanism_table({"full": {"mvtec": episodes}}, mechanisms, "tiny", "x")
     assert table.get("full", "small").value == 50.0 and table.get("full", "plain").value == 100.0
     assert table.get("full", "small").n_anomalous == 10 and table.get("full", "small").n_normal == 20
+    over = table.get("full", "small, products")  # three products
+    assert over.value == 50.0 and over.ci[0] < over.value < over.ci[1] and over.n_normal == 20
 
 
 def test_metrics_and_localisation_tables_pass_the_schema() -> None:
