@@ -57,6 +57,8 @@ def claim_rows(claim: Mapping[str, Any], tables: Tables, profile: str) -> list[R
         verdict, why, cells = JUDGES[claim["kind"]](claim, tables)
     if verdict == SUPPORTED and (doubt := _idle(claim, tables) or _unread(cells)):
         verdict, why = NOT_TESTABLE, f"{why}, but {doubt}"
+    if verdict == SUPPORTED and "worse" in claim:
+        verdict, why = _against_its_start(claim, tables, why)
     origin = f" ({claim['source']})" if "source" in claim else ""
     name = f"{claim['text']}{origin}"
     named = [replace(cell, row=name, note="") for cell in cells]
@@ -82,12 +84,28 @@ def _idle(claim: Mapping[str, Any], tables: Tables) -> str:
     return f"RL itself changes nothing that shows here: full - sft {average.value:+.1f} {_bounds(average)}"
 
 
+def _against_its_start(claim: Mapping[str, Any], tables: Tables, why: str) -> tuple[str, str]:
+    """Where RL took points from the weaker run, the better one must beat what that run started from as well."""
+    start = VARIANTS[claim["worse"]].start
+    pairs = ((claim["worse"], start), (claim["better"], start))
+    lost, left = (
+        _difference_cells({"better": a, "worse": b, "table": claim["table"]}, tables).get(paper.AVERAGE)
+        for a, b in pairs
+    )
+    if lost is None or left is None or lost.ci is None or left.ci is None or lost.ci[1] >= 0:
+        return SUPPORTED, why
+    shown = f"`{claim['worse']}` lost {-lost.value:.1f} in RL, against its start {left.value:+.1f} {_bounds(left)}"
+    return (SUPPORTED if left.ci[0] > 0 else NOT_SUPPORTED), f"{why}; {shown}"
+
+
 def _unread(cells: list[Row]) -> str:
     """Why numbers that mostly count answers without a verdict support nothing; "" where they do not."""
     average = next((c for c in cells if c.column == paper.AVERAGE), None)
     used = [average] if average else cells
     images, unparsed = sum(c.n_normal + c.n_anomalous for c in used), sum(c.n_unparsed for c in used)
-    return f"{unparsed} answers for {images} images do not parse: a format is compared" if 2 * unparsed > images else ""
+    seeds = min((c.seeds for c in used), default=1)  # unparsed answers are summed over them, images are not
+    many = 2 * unparsed > images * seeds
+    return f"{unparsed} answers for {images} images do not parse: a format is compared" if many else ""
 
 
 def _cells(tables: Tables, table_id: str, row: str) -> dict[str, Row]:

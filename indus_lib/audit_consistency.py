@@ -124,7 +124,7 @@ def _f1(name: str, column: str, balanced: float, recall: float, printed: float) 
     _, variant, middle, ranges = min(candidates)
     text = (
         f"Balanced accuracy {balanced:.1f} and recall {recall:.1f} (specificity {2 * balanced - recall:.1f}) with the "
-        f"{variant} counts give F1 {middle:.1f}; printed {printed:.1f}. Only another averaging could explain it."
+        f"{variant} counts give F1 {middle:.1f}; printed {printed:.1f}. It needs other counts or averaging."
     )
     return compare("F1", f"Tables 1, 2, 6, {name}, {column}", printed, middle, ranges, text)
 

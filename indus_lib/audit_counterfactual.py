@@ -4,8 +4,11 @@ Each trajectory with a tool call is decided again from its own first turn under 
 control) and under altered ones. What changes beyond the control is due to the observation alone:
 
 - `blanked`: images grey, texts "(no result)";
+- `words blanked`: texts "(no result)", images as they are;
 - `shuffled`: the result of the same tool on another image;
 - `random crop`: an image result replaced by a random window of the same photograph and size, text unchanged.
+
+Counted are the trajectories in which something was altered: a measurement has no picture to be cut at random.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import numpy as np
 from . import images, loop, metrics
 from .comparisons import mechanism_episodes
 from .episodes import Episode
+from .paired import p_value, paired_difference
 from .policies import Policy
 from .profiles import Profile
 from .samples import Sample
@@ -28,9 +32,10 @@ from .tables import Row, Table, percent, rounded
 from .tools import ToolResult
 
 MECHANISM_TOOL = {"small": "crop", "faint": "enhance", "geometric": "measure", "prior": "prior"}
-KINDS = ("kept", "blanked", "shuffled", "random crop")
+KINDS = ("kept", "blanked", "words blanked", "shuffled", "random crop")
 Results = list[tuple[dict[str, Any], ToolResult]]
 GREY = 128
+NO_RESULT = "(no result)"
 
 
 @dataclass(frozen=True)
@@ -74,11 +79,10 @@ def rerun_tools(episode: Episode, sample: Sample) -> Results:
     return [(call, loop.run_call(call, photograph, sample)) for call in calls]
 
 
-def blank(results: Results) -> Results:
-    """Same calls, results without content."""
-    return [
-        (call, replace(r, text="(no result)", images=[np.full_like(i, GREY) for i in r.images])) for call, r in results
-    ]
+def blank(results: Results, pictures: bool = True) -> Results:
+    """Same calls, results without content, or without words alone."""
+    grey = [[np.full_like(i, GREY) for i in r.images] if pictures else r.images for _, r in results]
+    return [(call, replace(r, text=NO_RESULT, images=i)) for (call, r), i in zip(results, grey, strict=True)]
 
 
 def shuffle(every: Sequence[Results], seed: int = 0) -> list[Results]:
@@ -114,8 +118,8 @@ def alter(kind: str, every: Sequence[Results], samples: Sequence[Sample], seed: 
     """The results of all trajectories under one of `KINDS`. Raises ValueError for another kind."""
     if kind == "kept":
         return list(every)
-    if kind == "blanked":
-        return [blank(results) for results in every]
+    if kind in ("blanked", "words blanked"):
+        return [blank(results, pictures=kind == "blanked") for results in every]
     if kind == "shuffled":
         return shuffle(every, seed)
     if kind == "random crop":
@@ -154,17 +158,24 @@ def audit(
     chosen = [known[e.dataset, e.sample_id] for e in used]
     firsts = [e.turns[0].text for e in used]
     results = [rerun_tools(e, s) for e, s in zip(used, chosen, strict=True)]
-    decided = {
-        kind: loop.redecide(policy, chosen, firsts, alter(kind, results, chosen, seed), profile=profile)
-        for kind in ("kept", *(k for k in kinds if k != "kept"))
-    }
+    kept = loop.redecide(policy, chosen, firsts, results, profile=profile)
     names = [tuple(dict.fromkeys(call.name for call in e.turns[0].calls)) for e in used]
-    return [
-        Flip(kept, altered, tools, kind)
-        for kind in decided
-        if kind != "kept"
-        for kept, altered, tools in zip(decided["kept"], decided[kind], names, strict=True)
-    ]
+    flips: list[Flip] = []
+    for kind in kinds:
+        others = alter(kind, results, chosen, seed)
+        at = [k for k, (own, other) in enumerate(zip(results, others, strict=True)) if not _same(own, other)]
+        part = [[values[k] for k in at] for values in (chosen, firsts, others)]
+        decided = loop.redecide(policy, *part, profile=profile)
+        flips += [Flip(kept[k], altered, names[k], kind) for k, altered in zip(at, decided, strict=True)]
+    return flips
+
+
+def _same(one: Results, other: Results) -> bool:
+    """Whether both say and show the same."""
+    return all(
+        a.text == b.text and len(a.images) == len(b.images) and all(map(np.array_equal, a.images, b.images))
+        for (_, a), (_, b) in zip(one, other, strict=True)
+    )
 
 
 # --- table -------------------------------------------------------------------------------------------------------
@@ -177,8 +188,8 @@ def table(flips: Sequence[Flip], profile: str, config_hash: str, mechanisms: Map
         for name, group in groups([f for f in flips if f.kind == kind], mechanisms or {}).items():
             rows += group_rows(f"{kind}, {name}", group)
     notes = (
-        "Only trajectories that called a tool; each is decided again from its own first turn, so that accuracy "
-        "'as it was' is the control. Drop: balanced accuracy where both classes occur, else plain accuracy.",
+        "Only trajectories whose observation is altered; each is decided again from its own first turn, so that "
+        "accuracy 'as it was' is the control. Drop: balanced accuracy where both classes occur, else plain accuracy.",
         "Right to wrong: the observation was used. Wrong to right: it misled. Margin: towards the true label.",
     )
     return Table("counterfactual", "What the observation is worth", profile, config_hash, tuple(rows), notes)
@@ -211,9 +222,9 @@ def group_rows(name: str, flips: Sequence[Flip]) -> list[Row]:
     both = before.n_normal and before.n_anomalous
     metric = "balanced_accuracy" if both else "accuracy"
     counts = (before.n_normal, before.n_anomalous, before.n_unparsed + after.n_unparsed, 1)
-    lost = metrics.paired_difference(before, after, metric)
+    lost = paired_difference(before, after, metric)
     changes = [f.margin_change for f in flips if f.margin_change is not None]
-    p = metrics.mcnemar(before, after)[2]
+    p = p_value(before, after)
     n = len(flips)
     rows = [
         Row(name, "as it was", percent(metrics.value(before, metric)), None, *counts),

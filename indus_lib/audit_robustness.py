@@ -17,6 +17,7 @@ import numpy as np
 
 from . import benchmarks, loop, metrics
 from .episodes import Episode
+from .paired import paired_difference
 from .policies import Policy
 from .profiles import Profile
 from .samples import Sample
@@ -143,7 +144,7 @@ def conditions(
 def point(
     policy: Policy, samples: Sequence[Sample], name: str, strength: float, *, profile: Profile, **options: Any
 ) -> Point:  # fmt: skip
-    """One condition of `audit`."""
+    """One of the `conditions`."""
     hook: dict[str, Any] = {}
     if name == TOOL_RESULTS:
         hook = {"corrupt": tool_corruption(strength)}
@@ -161,8 +162,8 @@ def table(points: Sequence[Point], profile: str, config_hash: str) -> Table:
         name = "undisturbed" if point.disturbance == "none" else f"{point.disturbance} {point.strength:g}"
         rows.append(benchmarks.cell(name, "balanced accuracy", data, "balanced_accuracy"))
         rows.append(benchmarks.cell(name, "recall", data, "recall"))
-        if point.disturbance != "none":
-            lost = metrics.paired_difference(clean, data)
+        if point.disturbance != "none" and clean.n_normal and clean.n_anomalous:
+            lost = paired_difference(clean, data)
             shown = replace(rows[-2], column="loss", value=percent(lost.value))
             rows.append(replace(shown, ci=tuple(percent(v) for v in lost.ci)))
     notes = (

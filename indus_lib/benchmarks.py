@@ -87,20 +87,30 @@ def average_cell(row: str, sets: Mapping[str, Outcomes], metric: str, reported: 
     """Macro-average over the five data sets; its interval averages the bootstrap draws of the sets."""
     five = [sets[column] for column in paper.COLUMNS]
     values = [metrics.value(data, metric) for data in five]
-    spread = np.mean([metrics.draws(data, metric) for data in five], axis=0)
-    bounds = metrics.percentile_interval(spread)
-    sizes = [sum(d.n_normal for d in five), sum(d.n_anomalous for d in five)]
+    spreads = [metrics.draws(data, metric) for data in five]
+    sizes = [(d.n_normal, d.n_anomalous) for d in five]
+    mean = None if None in values else float(np.mean(values))
+    bounds = None if mean is None else metrics.average_interval(spreads, sizes, mean)
     return Row(
         row=row,
         column=paper.AVERAGE,
-        value=None if None in values else percent(float(np.mean(values))),
-        ci=bounds and _percents(metrics.widened(bounds, sizes)),
-        n_normal=sizes[0],
-        n_anomalous=sizes[1],
+        value=percent(mean),
+        ci=bounds and _percents(bounds),
+        n_normal=sum(normal for normal, _ in sizes),
+        n_anomalous=sum(anomalous for _, anomalous in sizes),
         n_unparsed=sum(d.n_unparsed for d in five),
-        seeds=max(len(d.seeds) for d in five),
+        seeds=min(len(d.seeds) for d in five),
         reported=reported,
+        note=_each_seed(five, metric),
     )
+
+
+def _each_seed(five: Sequence[Outcomes], metric: str) -> str:
+    """The average under each of several seeds, since two or three tell less of others than an interval seems to."""
+    per_seed = [metrics.METRICS[metric](metrics.rates(data)) for data in five]
+    if len({len(values) for values in per_seed}) > 1 or len(per_seed[0]) < 2:
+        return ""
+    return "by seed " + ", ".join(f"{percent(float(v)):.1f}" for v in np.mean(per_seed, axis=0))
 
 
 def _run_rows(name: str, sets: Mapping[str, Outcomes], metric: str, printed: Mapping[str, float]) -> list[Row]:

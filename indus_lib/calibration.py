@@ -18,6 +18,7 @@ from .episodes import Episode
 from .tables import Row, Table, percent, rounded
 
 BINS = 10  # not in paper
+RESAMPLES = 500
 RECALLS = (0.9, 0.95, 0.99)  # operating points: a missed defect costs more than a false alarm; not in paper
 
 
@@ -40,16 +41,16 @@ class Reliability:
     missing: int
 
 
-def reliability(episodes: Sequence[Episode], bins: int = BINS) -> Reliability | None:
+def reliability(episodes: Sequence[Episode]) -> Reliability | None:
     """Reliability diagram, ECE (count-weighted gap over the bins) and Brier score; None without margins."""
     chance, label = probabilities(episodes)
     if not len(chance):
         return None
-    at = np.minimum((chance * bins).astype(int), bins - 1)
-    count = np.bincount(at, minlength=bins)
+    at = np.minimum((chance * BINS).astype(int), BINS - 1)
+    count = np.bincount(at, minlength=BINS)
     with np.errstate(invalid="ignore"):
-        predicted = np.bincount(at, chance, bins) / count
-        observed = np.bincount(at, label, bins) / count
+        predicted = np.bincount(at, chance, BINS) / count
+        observed = np.bincount(at, label, BINS) / count
     gap = float(np.nansum(count * np.abs(predicted - observed)) / len(chance))
     brier = float(np.mean((chance - label) ** 2))
     return Reliability(predicted, observed, count, gap, brier, len(episodes) - len(chance))
@@ -84,21 +85,23 @@ def table(runs: Runs, profile: str, config_hash: str) -> Table:
             rows += _rows(f"{run}, {paper.column_of(dataset)}", episodes)
     notes = (
         "ECE and Brier score x 100, of P(anomalous) = sigmoid(margin), 10 equal bins; lower is better.",
+        "An answer that does not parse has a margin all the same; `without margin` is summed over seeds and left out.",
         "False alarms in percent of normal images when the threshold is set on these images to reach the recall.",
     )
     return Table("calibration", "Calibration of the margin", profile, config_hash, tuple(rows), notes)
 
 
 def _rows(name: str, episodes: Sequence[Episode]) -> list[Row]:
-    data, found = metrics.outcomes(episodes), reliability(episodes)
-    curves = [operating_curve([e for e in episodes if e.seed == seed]) for seed in data.seeds]  # a threshold each
+    data = metrics.outcomes(episodes)
+    by_seed = [[e for e in episodes if e.seed == seed] for seed in data.seeds]  # a model, and a threshold, each
+    found, curves = [reliability(own) for own in by_seed], [operating_curve(own) for own in by_seed]
     counts = (data.n_normal, data.n_anomalous, data.n_unparsed, len(data.seeds))
-    if found is None:
+    if None in found:
         return [Row(name, "ECE", None, None, *counts, note="no margins")]
     rows = [
-        Row(name, "ECE", rounded(100 * found.ece), ece_interval(episodes), *counts),
-        Row(name, "Brier", rounded(100 * found.brier), None, *counts),
-        Row(name, "without margin", float(found.missing), None, *counts),
+        Row(name, "ECE", rounded(100 * float(np.mean([r.ece for r in found]))), ece_interval(episodes), *counts),
+        Row(name, "Brier", rounded(100 * float(np.mean([r.brier for r in found]))), None, *counts),
+        Row(name, "without margin", float(sum(r.missing for r in found)), None, *counts),
     ]
     if None not in curves:
         for recall in RECALLS:
@@ -107,20 +110,24 @@ def _rows(name: str, episodes: Sequence[Episode]) -> list[Row]:
     return rows
 
 
-def ece_interval(episodes: Sequence[Episode], resamples: int = 500, seed: int = 0) -> tuple[float, float] | None:
-    """95 % bootstrap interval of 100 ECE over the images, all seeds of one together. Resampling adds noise that is no
-    error of the model, so the draws are moved down by what they lie above the value on average."""
-    chance, label = probabilities(episodes)
-    images = [(e.dataset, e.sample_id) for e in episodes if e.margin is not None and e.label is not None]
-    index = {image: k for k, image in enumerate(dict.fromkeys(images))}
+def ece_interval(episodes: Sequence[Episode]) -> tuple[float, float] | None:
+    """95 % bootstrap interval of 100 ECE, the mean over seeds, over the images: all seeds of one together. Resampling
+    adds noise that is no error of the model, so the draws are moved down by what they lie above the value on average.
+    """
+    known = [e for e in episodes if e.margin is not None and e.label is not None]
+    index = {image: k for k, image in enumerate(dict.fromkeys((e.dataset, e.sample_id) for e in known))}
     if len(index) < 2:
         return None
-    rng = np.random.default_rng([seed, len(index)])
-    weights = rng.multinomial(len(index), np.full(len(index), 1 / len(index)), size=resamples)
-    weights = weights[:, [index[image] for image in images]]
-    at = np.minimum((chance * BINS).astype(int), BINS - 1)
-    member = np.eye(BINS)[at] * (chance - label)[:, None]  # (n, bins)
-    gaps = np.abs(weights @ member).sum(axis=1) / weights.sum(axis=1)
-    gaps += np.abs(member.sum(axis=0)).sum() / len(chance) - gaps.mean()
-    low, high = np.percentile(gaps, [2.5, 97.5]).clip(0)
+    rng = np.random.default_rng([0, len(index)])
+    weights = rng.multinomial(len(index), np.full(len(index), 1 / len(index)), size=RESAMPLES)
+    found = []
+    for seed in sorted({e.seed for e in known}):
+        own = [e for e in known if e.seed == seed]
+        chance, label = probabilities(own)
+        drawn = weights[:, [index[e.dataset, e.sample_id] for e in own]]
+        at = np.minimum((chance * BINS).astype(int), BINS - 1)
+        member = np.eye(BINS)[at] * (chance - label)[:, None]  # (n, bins)
+        gaps = np.abs(drawn @ member).sum(axis=1) / drawn.sum(axis=1)
+        found.append(gaps + np.abs(member.sum(axis=0)).sum() / len(chance) - gaps.mean())
+    low, high = np.percentile(np.mean(found, axis=0), [2.5, 97.5]).clip(0)
     return rounded(100 * float(low)), rounded(100 * float(high))

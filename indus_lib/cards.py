@@ -138,7 +138,7 @@ def notes(sets: Mapping[str, Sequence[Sample]], standins: bool) -> tuple[str, ..
         f"{paper.column_of(name)}: card {cards[name].hash()}, {check_counts(cards[name], samples).label}"
         for name, samples in sets.items()
     ]
-    return ("Data: " + "; ".join(lines) + ".",) if lines else ()
+    return ("Data (N says how many of the images stand behind a number): " + "; ".join(lines) + ".",) if lines else ()
 
 
 def _label(card: Card, counted: Counts, found: Mapping[str, Counter[bool | None]], complete: bool) -> str:

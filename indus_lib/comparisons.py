@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +13,16 @@ from . import benchmarks, localisation, metrics, paper, report
 from .benchmarks import Board, Runs
 from .episodes import Episode
 from .metrics import Outcomes
+from .paired import Difference, p_value, paired_difference
 from .samples import Sample
 from .tables import Row, Table, percent, rounded
 from .tools import TOOLS
 from .variants import VARIANTS
 
 P_VALUE = (
-    "p, where both runs have one seed: McNemar's exact test of right answers, whatever their class. It asks for more "
-    "than the interval where one run says nearly always the same: what it gains on one class it loses on the other."
+    "p: McNemar's exact test of right answers, whatever their class (with several seeds a permutation test of each "
+    "image's mean). It asks for more than the interval where one run says nearly always the same: what it gains on one "
+    "class it loses on the other."
 )
 TITLES = {"balanced_accuracy": "balanced accuracy", "f1": "F1", "recall": "recall"}
 
@@ -36,6 +37,7 @@ def wanted_differences() -> list[tuple[str, str, str]]:
     pairs = [(c["better"], c["worse"], c["table"]) for c in paper.load()["claims"] if "better" in c]
     pairs += [("full", run, "table3_modules") for run in benchmarks.OWN_ABLATIONS if run != "full"]
     pairs += [("sft", run, "table3_modules") for run, variant in VARIANTS.items() if variant.share < 1]
+    pairs.append(("no_tools", "sft_no_tools", "table3_modules"))  # what RL makes of an agent taught without tools
     first: dict[tuple[str, str, str], tuple[str, str, str]] = {}
     for better, worse, table_id in pairs:
         first.setdefault((better, worse, paper.table(table_id)["metric"]), (better, worse, table_id))
@@ -60,7 +62,8 @@ def _difference_rows(better: str, worse: str, table_id: str, boards: Board) -> l
     metric = paper.table(table_id)["metric"]
     pair = benchmarks.common({better: boards[better], worse: boards[worse]})
     shared = [c for c in benchmarks.columns_of(boards) if c in pair[better] and c in pair[worse]]
-    found = {c: metrics.paired_difference(pair[better][c], pair[worse][c], metric) for c in shared}
+    shared = [c for c in shared if pair[better][c].n_normal and pair[better][c].n_anomalous]  # else it has none
+    found = {c: paired_difference(pair[better][c], pair[worse][c], metric) for c in shared}
     name = difference_name(better, worse, metric)
     rows = [_difference_row(name, metric, c, found[c], pair[better][c], pair[worse][c]) for c in shared]
     rows = [_with_reported(row, better, worse, table_id) for row in rows]
@@ -69,26 +72,26 @@ def _difference_rows(better: str, worse: str, table_id: str, boards: Board) -> l
     return rows
 
 
-def _average_difference(name: str, rows: Sequence[Row], found: Mapping[str, metrics.Difference]) -> Row:
+def _average_difference(name: str, rows: Sequence[Row], found: Mapping[str, Difference]) -> Row:
     """Macro-average over the five data sets, draws averaged."""
     five = [row for row in rows if row.column in paper.COLUMNS]
-    sizes = [sum(row.n_normal for row in five), sum(row.n_anomalous for row in five)]
-    bounds = metrics.percentile_interval(np.mean([found[c].draws for c in paper.COLUMNS], axis=0))
+    mean = float(np.mean([found[c].value for c in paper.COLUMNS]))
+    spreads = [found[c].draws for c in paper.COLUMNS]
+    bounds = metrics.average_interval(spreads, [(row.n_normal, row.n_anomalous) for row in five], mean, -1.0)
     return Row(
         row=name,
         column=paper.AVERAGE,
-        value=percent(float(np.mean([found[c].value for c in paper.COLUMNS]))),
-        ci=bounds and tuple(percent(v) for v in metrics.widened(bounds, sizes, -1.0)),
-        n_normal=sizes[0],
-        n_anomalous=sizes[1],
+        value=percent(mean),
+        ci=bounds and tuple(percent(v) for v in bounds),
+        n_normal=sum(row.n_normal for row in five),
+        n_anomalous=sum(row.n_anomalous for row in five),
         n_unparsed=sum(row.n_unparsed for row in five),
         seeds=min(row.seeds for row in five),
     )
 
 
-def _difference_row(name: str, metric: str, column: str, found: metrics.Difference, a: Outcomes, b: Outcomes) -> Row:
-    single = metric == "balanced_accuracy" and len(a.seeds) == len(b.seeds) == 1  # the test is on right answers
-    note = f"p={metrics.mcnemar(a, b)[2]:.3g}" if single else ""
+def _difference_row(name: str, metric: str, column: str, found: Difference, a: Outcomes, b: Outcomes) -> Row:
+    note = f"p={p_value(a, b):.3g}" if metric == "balanced_accuracy" else ""  # the test is on right answers
     return Row(
         name, column, percent(found.value), tuple(percent(v) for v in found.ci), a.n_normal, a.n_anomalous,
         a.n_unparsed + b.n_unparsed, min(len(a.seeds), len(b.seeds)), note=note,
@@ -110,8 +113,8 @@ def metrics_table(runs: Runs, profile: str, config_hash: str) -> Table:
         for dataset, episodes in sets.items():
             rows += _metric_rows(f"{run}, {paper.column_of(dataset)}", episodes)
     notes = (
-        "Recall and specificity: Wilson intervals; category mean: Student's t over categories; others: bootstrap. "
-        "AUROC, AP: of the margin, missing = worst.",
+        "Recall and specificity of one seed: Wilson intervals; category mean: Student's t over categories; others: "
+        "bootstrap. AUROC, AP: of the margin, missing = worst.",
     )
     return Table("metrics", "Other metrics per run and data set", profile, config_hash, tuple(rows), notes)
 
@@ -127,8 +130,9 @@ def _metric_rows(name: str, episodes: Sequence[Episode]) -> list[Row]:
     }
     rows += [replace(rows[0], column=c, value=percent(v), ci=None) for c, v in plain.items()]
     for metric, n in (("recall", data.n_anomalous), ("specificity", data.n_normal)):
-        rate = metrics.value(data, metric)
-        bounds = None if rate is None else metrics.wilson(round(rate * n), n)
+        rate, one = metrics.value(data, metric), len(data.seeds) == 1
+        bounds = None if rate is None or not one else metrics.wilson(round(rate * n), n)
+        bounds = bounds if one else metrics.interval(data, metric)
         shown = bounds and tuple(percent(v) for v in bounds)
         rows.append(replace(rows[0], column=metric, value=percent(rate), ci=shown))
     return rows
@@ -136,8 +140,9 @@ def _metric_rows(name: str, episodes: Sequence[Episode]) -> list[Row]:
 
 def _over_products(row: Row, data: Outcomes) -> Row:
     """The same row with the mean over products and the interval that other products leave open."""
-    mean, bounds = metrics.category_mean(data)
-    return replace(row, value=percent(mean), ci=bounds and tuple(percent(v) for v in bounds))
+    mean, bounds, n = metrics.category_mean(data)
+    shown = bounds and tuple(percent(v) for v in bounds)
+    return replace(row, value=percent(mean), ci=shown, note=f"{n} products")
 
 
 def mechanism_table(runs: Runs, mechanisms: Mapping[str, str], profile: str, config_hash: str) -> Table:
@@ -158,18 +163,11 @@ def mechanism_table(runs: Runs, mechanisms: Mapping[str, str], profile: str, con
                 data = metrics.outcomes(part)
                 rows.append(benchmarks.cell(run, name, data, "balanced_accuracy"))
                 rows.append(_over_products(replace(rows[-1], column=f"{name}, products"), data))
-    every = [e for sets in runs.values() for episodes in sets.values() for e in episodes]
-    notes = ("Mechanism: small -> crop, faint -> enhance, geometric -> measure, prior -> prior, plain -> none.",)
-    notes += (_products(every, mechanisms),)
+    notes = (
+        "Mechanism: small -> crop, faint -> enhance, geometric -> measure, prior -> prior, plain -> none.",
+        "Intervals are over images of these products; `products`: the mean over products, and its interval over them.",
+    )
     return Table("mechanisms", "Balanced accuracy by mechanism", profile, config_hash, tuple(rows), notes)
-
-
-def _products(episodes: Sequence[Episode], mechanisms: Mapping[str, str]) -> str:
-    """How few products a mechanism stands on."""
-    found = {(mechanisms.get(f"{e.dataset}:{e.sample_id}", ""), e.dataset, e.category) for e in episodes}
-    counts = Counter(name for name, _, _ in found if name)
-    listed = ", ".join(f"{name} {counts[name]}" for name in sorted(counts))
-    return f"Intervals over images; `products`: the mean over products, its interval over them. There are: {listed}."
 
 
 def mechanism_difference_table(runs: Runs, mechanisms: Mapping[str, str], profile: str, config_hash: str) -> Table:
@@ -196,7 +194,7 @@ def _mechanism_difference(
     if len({bool(e.label) for e in parts[0]}) < 2:
         return []
     a, b = (metrics.outcomes(part) for part in parts)
-    return [_difference_row(f"full - {run}", "balanced_accuracy", name, metrics.paired_difference(a, b), a, b)]
+    return [_difference_row(f"full - {run}", "balanced_accuracy", name, paired_difference(a, b), a, b)]
 
 
 def read_mechanisms(root: Path | str, samples: Mapping[str, Sequence[Sample]]) -> dict[str, str]:
@@ -255,6 +253,8 @@ def _localisation_rows(name: str, episodes: Sequence[Episode], samples: Mapping[
     rows = []
     for column, value in values.items():
         typed, pixels = column.startswith("type"), column in ("pixel AUROC", "AUPRO")
+        if typed and not any(e.verdict and e.verdict.type for e in episodes):
+            continue  # a detector that names none
         n = (found.n_typed if typed else found.n) // len(data.seeds)  # seeds see the same images
         bounds = None if pixels or not n or value is None else metrics.wilson(round(value * n), n)
         bounds = found.iou_interval if column == "IoU" else bounds

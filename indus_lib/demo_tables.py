@@ -34,6 +34,7 @@ MAIN_TABLES = ("table1_balanced_accuracy", "table2_recall", "table6_f1", "table7
 RADAR = ("Qwen3-VL-Instruct 8B", "IndusAgent 8B")
 FEW_SAMPLES = 100  # are not worth starting processes for
 ROBUSTNESS_LIMIT = 60  # images a set; a curve needs many conditions
+SEED_0 = ("Of the agent of seed 0.",)
 Runs = Mapping[str, Mapping[str, Sequence[Episode]]]
 
 
@@ -73,7 +74,8 @@ def counterfactual(profile: Profile, runs: Mapping[str, Sequence[Episode]], sets
     episodes = [e for group in runs.values() for e in group if e.seed == 0 and (e.dataset, e.sample_id) in wanted]
     samples = [s for group in sets.values() for s in group]
     flips = audit_counterfactual.audit(trained(profile, "full"), episodes, samples, profile=profile)
-    return audit_counterfactual.table(flips, profile.name, profile.hash, experiments.mechanisms(profile))
+    found = audit_counterfactual.table(flips, profile.name, profile.hash, experiments.mechanisms(profile))
+    return found.noted(SEED_0)
 
 
 def robustness(profile: Profile, sets: Mapping[str, Sequence[Sample]]) -> Table:
@@ -84,7 +86,7 @@ def robustness(profile: Profile, sets: Mapping[str, Sequence[Sample]]) -> Table:
     workers = experiments.side_by_side() if len(samples) > FEW_SAMPLES else 1
     jobs = [(model, profile, samples, *c) for c in audit_robustness.conditions(points=2)]
     points = list(run_jobs(_robustness_job, jobs, workers, few=2, gpus=gpus()))
-    return audit_robustness.table(points, profile.name, profile.hash)
+    return audit_robustness.table(points, profile.name, profile.hash).noted(SEED_0)
 
 
 def _robustness_job(model: Path | str, profile: Profile, samples: Sequence[Sample], name: str, strength: float):
@@ -120,6 +122,7 @@ def show_and_save(pictures: Mapping[str, Figure | None], profile: Profile) -> No
 def cases(runs: Runs, sets: Mapping[str, Sequence[Sample]]) -> Figure:
     """Rescued and broken cases side by side."""
     both = pooled({name: runs[name] for name in ("base", "full")})
+    both = {name: [e for e in episodes if e.seed == 0] for name, episodes in both.items()}
     pairs = figures_cases.choose(both["base"], both["full"])
     pairs = pairs or figures_cases.choose(both["base"], both["full"], only=("both right", "both wrong"))
     return figures_cases.case_studies(pairs, {(n, s.id): s for n, group in sets.items() for s in group})

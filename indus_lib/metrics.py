@@ -1,10 +1,11 @@
-"""Metrics over episodes of one data set, with intervals and paired tests (paper section 7).
+"""Metrics over episodes of one data set, with intervals (paper section 7); comparisons of two runs are in `paired`.
 
 Conventions, all of them visible in the tables:
 
 - An answer that did not parse (`verdict is None`) is wrong: a missed anomaly or a false alarm. It is never dropped.
 - Balanced accuracy is pooled over a data set's categories (primary); category mean and raw accuracy stand beside it.
 - Several seeds: a metric is computed per seed and averaged; intervals resample samples (inside each class) and seeds.
+  Of two or three seeds, resampling cannot show all that other seeds may do: each one's average stands in the tables.
   They are about more images of these products; of other products the category mean's interval tells.
 - Where every sample falls alike, resampling has no width: the Wilson bound of 0 of n stands in.
 - Values are fractions 0..1, None where undefined (no sample of a class, no margins). Rounding belongs to the tables.
@@ -169,17 +170,18 @@ def value(data: Outcomes, metric: str = "balanced_accuracy") -> float | None:
     return None if np.isnan(result) else result
 
 
-def category_mean(data: Outcomes) -> tuple[float | None, Interval | None]:
-    """Mean over categories of their balanced accuracy (the variant some papers print) and its 95 % interval (Student's
-    t over categories: what other products might give). None if no category has both classes; if less than two have."""
+def category_mean(data: Outcomes) -> tuple[float | None, Interval | None, int]:
+    """Mean over categories of their balanced accuracy (the variant some papers print), its 95 % interval (Student's t
+    over categories: what other products might give), and how many have both classes. None where none has; less than
+    two."""
     values = [value(select(data, data.category == name)) for name in sorted(set(data.category.tolist()))]
     known = [v for v in values if v is not None]
     mean = float(np.mean(known)) if known else None
     if len(known) < 2:
-        return mean, None
+        return mean, None, len(known)
     spread = float(sem(known))
     low, high = student.interval(0.95, len(known) - 1, mean, spread) if spread > 0 else (mean, mean)
-    return mean, widened((max(float(low), 0.0), min(float(high), 1.0)), [len(known)])
+    return mean, widened((max(float(low), 0.0), min(float(high), 1.0)), [len(known)]), len(known)
 
 
 def select(data: Outcomes, keep: np.ndarray) -> Outcomes:
@@ -255,46 +257,24 @@ def widened(bounds: Interval, sizes: Sequence[int], lowest: float = 0.0) -> Inte
     low, high = bounds
     if high > low:
         return bounds
-    slack = float(np.mean([bound[1] for n in sizes if (bound := wilson(0, n))]))
+    slack = _slack(sizes)
     return max(low - slack, lowest), min(high + slack, 1.0)
 
 
-# --- paired comparisons ------------------------------------------------------------------------------------------
+def average_interval(
+    spreads: Sequence[np.ndarray], sizes: Sequence[Sequence[int]], value: float, lowest: float = 0.0
+) -> Interval | None:
+    """95 % interval of the mean over sets, from their bootstrap draws (resamples,). A set whose draws have no width
+    adds what 0 of n of its classes leaves open (`widened`), as independent errors add; so all sets alike in being
+    certain do not make a mean that is less certain than one of them."""
+    bounds = percentile_interval(np.mean(spreads, axis=0))
+    if bounds is None:
+        return None
+    flat = [_slack(n) for draws, n in zip(spreads, sizes, strict=True) if np.ptp(draws) == 0]
+    slack = float(np.sqrt(np.sum(np.square(flat)))) / len(spreads)
+    low, high = (float(np.hypot(value - bound, slack)) for bound in bounds)
+    return max(value - low, lowest), min(value + high, 1.0)
 
 
-@dataclass(frozen=True)
-class Difference:
-    """`a` minus `b` on the same samples, as fractions, with its 95 % paired bootstrap interval."""
-
-    value: float
-    ci: Interval
-    draws: np.ndarray
-
-
-def _paired(a: Outcomes, b: Outcomes) -> None:
-    if a.ids != b.ids or (a.label != b.label).any():
-        odd = sorted(set(a.ids) ^ set(b.ids))
-        raise ValueError(f"not the same samples: a paired comparison needs them, first odd one: {odd[:1] or 'labels'}")
-
-
-def paired_difference(
-    a: Outcomes, b: Outcomes, metric: str = "balanced_accuracy", resamples: int = RESAMPLES
-) -> Difference:
-    """Difference of two rows under the same resampled images. Raises ValueError when the samples differ."""
-    _paired(a, b)
-    spread = draws(a, metric, resamples) - draws(b, metric, resamples)  # equal seeds of the generator = equal images
-    first, second = value(a, metric), value(b, metric)
-    bounds = percentile_interval(spread)
-    if first is None or second is None or bounds is None:
-        raise ValueError("a difference needs samples of both classes")
-    return Difference(first - second, widened(bounds, [a.n_anomalous, a.n_normal], -1.0), spread)
-
-
-def mcnemar(a: Outcomes, b: Outcomes) -> tuple[int, int, float]:
-    """(only a right, only b right, exact two-sided p) of two single-seed rows on the same samples."""
-    _paired(a, b)
-    if len(a.seeds) != 1 or len(b.seeds) != 1:
-        raise ValueError("McNemar's test needs one seed per row; with several use paired_difference")
-    only_a, only_b = int((a.correct & ~b.correct).sum()), int((b.correct & ~a.correct).sum())
-    p = binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1.0
-    return only_a, only_b, float(p)
+def _slack(sizes: Sequence[int]) -> float:
+    return float(np.mean([bound[1] for n in sizes if (bound := wilson(0, n))]))

@@ -60,7 +60,8 @@ def short(table: Table) -> str:
         cell = table.get(name, paper.AVERAGE)
         if cell is not None and cell.value is not None:
             bounds = f" [{cell.ci[0]:.1f}, {cell.ci[1]:.1f}]" if cell.ci else ""
-            unparsed = f", {cell.n_unparsed} unparsed" if cell.n_unparsed else ""
+            answers = (cell.n_normal + cell.n_anomalous) * cell.seeds
+            unparsed = f", {cell.n_unparsed} of {answers} answers unparsed" if cell.n_unparsed else ""
             lines.append(f"- {paper.ours_of(table.id, name, table.profile)}: {cell.value:.1f}{bounds}{unparsed}")
             images = f"{cell.n_normal} normal and {cell.n_anomalous} anomalous images"
     if not lines:

@@ -106,7 +106,7 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
     """Everything about one data set that needs no image: metrics with intervals, counts, tool usage, cost."""
     data = metrics.outcomes(episodes)
     found: dict[str, Any] = {name: metrics.value(data, name) for name in metrics.METRICS}
-    found["category_mean"], found["category_mean_ci"] = metrics.category_mean(data)
+    found["category_mean"], found["category_mean_ci"], _ = metrics.category_mean(data)
     found["balanced_accuracy_ci"] = metrics.interval(data)
     found |= {name: getattr(data, name) for name in ("n_normal", "n_anomalous", "n_unparsed")}
     found |= {"seeds": len(data.seeds), "errors": sum(bool(e.error) for e in episodes)}

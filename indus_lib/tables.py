@@ -17,6 +17,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
+NAMED = 3  # rows of another size than most, in a line of counts
 WARNINGS = {
     "smoke": "Smoke profile: a few training steps and a handful of images. These numbers mean nothing.",
     "tiny": "Tiny profile: a miniature model on procedural stand-ins. These are not the paper's numbers.",
@@ -186,14 +187,26 @@ def counts_line(table: Table) -> str:
     for column in dict.fromkeys(r.column for r in table.rows):
         ours = [r for r in table.rows if r.column == column and r.value is not None and r.n_normal + r.n_anomalous]
         if ours:
-            sizes = sorted({(r.n_normal, r.n_anomalous) for r in ours})
-            counts = " or ".join(f"{normal}/{anomalous}" for normal, anomalous in sizes)
+            counts = _sizes(ours)
             seeds = sorted({r.seeds for r in ours})
             most = max(r.n_unparsed for r in ours)
             parts.append(f"{column} {counts}, unparsed at most {most}, seeds {'-'.join(map(str, seeds))}")
     if not parts:
         return "No measurement of ours in this table."
-    return "N (normal/anomalous): " + "; ".join(parts) + ". Intervals: 95 %. Unparsed answers count as wrong."
+    end = ". Intervals: 95 %. Unparsed answers, summed over seeds, count as wrong."
+    return "N (normal/anomalous): " + "; ".join(parts) + end
+
+
+def _sizes(rows: Sequence[Row]) -> str:
+    """The size of most rows and, of a few others, which they are; only the sizes where many rows have their own."""
+    sizes: dict[str, list[str]] = {}
+    for row in rows:
+        sizes.setdefault(f"{row.n_normal}/{row.n_anomalous}", []).append(row.row)
+    most = max(sizes, key=lambda size: len(sizes[size]))
+    few = {size: names for size, names in sizes.items() if size != most}
+    if any(len(names) > NAMED for names in few.values()) or len(few) > NAMED:
+        return " or ".join(sorted(sizes, key=lambda size: [*map(int, size.split("/"))]))
+    return most + "".join(f" ({', '.join(names)}: {size})" for size, names in few.items())
 
 
 # --- schema ------------------------------------------------------------------------------------------------------

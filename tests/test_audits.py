@@ -157,6 +157,38 @@ def test_answers_that_do_not_parse_support_nothing() -> None:
     assert found["The untrained base is weak (at most 60 on average) (project target)"] == "not testable here"
 
 
+def test_a_fifth_unparsed_is_a_fifth_under_three_seeds_too() -> None:
+    def seeds(found: dict, n: int) -> dict:
+        return {k: [replace(e, seed=s) for s in range(n) for e in episodes] for k, episodes in found.items()}
+
+    good, some = sets(0.95, 0.9, n=40), sets(0.5, 0.5, n=40)
+    some = {k: [replace(e, verdict=None) if i % 5 == 0 else e for i, e in enumerate(v)] for k, v in some.items()}
+    mute = {k: [replace(e, verdict=None) for e in v] for k, v in good.items()}
+    claim = "The agent beats its own base model"
+    for n in (1, 3):
+        full = seeds(good, n)
+        assert _claims({"full": full, "base": seeds(some, n)})[claim] == "supported"
+        assert _claims({"full": full, "base": seeds(mute, n)})[claim] == "not testable here"
+    assert _claims({"full": seeds(good, 3), "base": mute})[claim] == "not testable here"
+
+
+def test_an_opponent_that_rl_spoilt_is_beaten_where_its_start_is_too() -> None:
+    good, fair, spoilt = (sets(rate, rate, n=40) for rate in (0.95, 0.7, 0.5))
+    runs, claim = {"full": good, "no_tools": spoilt}, "The tool box contributes"
+    assert _claims(runs)[claim] == "supported"
+    assert _claims({**runs, "sft_no_tools": fair})[claim] == "supported"
+    assert _claims({**runs, "sft_no_tools": good})[claim] == "not supported"
+
+
+def test_a_set_of_one_class_has_no_difference_and_stops_nothing() -> None:
+    good, base = sets(0.95, 0.9, n=20), sets(0.5, 0.5, n=20)
+    for side in (good, base):
+        side["visa"] = [e for e in side["visa"] if e.label]
+    table = comparisons.difference_table({"full": good, "base": base}, "tiny", "x")
+    name = comparisons.difference_name("full", "base", "balanced_accuracy")
+    assert table.get(name, "MVTec") and table.get(name, "VisA") is None and table.get(name, paper.AVERAGE) is None
+
+
 def test_claims_say_how_much_rl_they_rest_on() -> None:
     assert audit_claims.dose("tiny").startswith("RL here: 8 steps of 16 images, 4 trajectories each")
     assert "learning rate 1e-05" in audit_claims.dose("qwen3-vl-8b")
@@ -193,6 +225,14 @@ def test_ece_by_hand() -> None:
     found = calibration.reliability(episodes)
     assert found.ece == pytest.approx(0.2) and found.count.sum() == 10 and found.brier == pytest.approx(0.24 + 0.04)
     assert calibration.reliability([episode(0, True, True)]) is None
+
+
+def test_seeds_of_opposite_errors_are_not_calibrated_together() -> None:
+    """One says 0.8 where 0.6 is true, one 0.4: each is off by 0.2, both pooled by nothing."""
+    high, low = float(np.log(0.8 / 0.2)), float(np.log(0.4 / 0.6))
+    episodes = [episode(i, i < 6, True, margin=m, seed=s) for s, m in enumerate((high, low)) for i in range(10)]
+    cell = calibration.table({"full": {"mvtec": episodes}}, "tiny", "x").get("full, MVTec", "ECE")
+    assert cell.value == 20.0 and cell.ci[0] <= 20.0 <= cell.ci[1]
 
 
 def test_operating_curve_and_missing_margins() -> None:
@@ -274,7 +314,9 @@ def test_blanking_hurts_who_looks_and_not_who_does_not(parts: list[Sample]) -> N
     assert table.get("blanked, mechanism small with crop", "drop").value == 50.0
     assert table.get("blanked, all", "margin lost").value > 0
     blind = audit_counterfactual.table(_flips(parts, blind=True), "tiny", "x")
-    assert all(blind.get(f"{kind}, all", "drop").value == 0 for kind in audit_counterfactual.KINDS[1:])
+    assert all(blind.get(f"{kind}, all", "drop").value == 0 for kind in ("blanked", "words blanked", "shuffled"))
+    assert blind.get("random crop, all", "drop") is None  # the only window of the whole is the whole: nothing altered
+    assert table.get("words blanked, all", "drop").value == 0 < table.get("shuffled, all", "drop").value  # it looks
 
 
 def test_shuffled_results_come_from_another_image_by_the_same_tool(parts: list[Sample]) -> None:

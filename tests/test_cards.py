@@ -132,5 +132,5 @@ def test_a_table_says_under_which_cards_its_numbers_were_made() -> None:
     sets = {"mpdd": samples_of(load_card("mpdd").categories), "visa": samples_of({"pcb1": (1, 2)})}
     (line,) = notes(sets, standins=False)
     mpdd, visa = load_card("mpdd"), load_card("visa")
-    assert line.startswith(f"Data: MPDD: card {mpdd.hash()}, complete") and f"VisA: card {visa.hash()}, partial" in line
+    assert f"number): MPDD: card {mpdd.hash()}, complete" in line and f"VisA: card {visa.hash()}, partial" in line
     assert notes({}, standins=False) == ()

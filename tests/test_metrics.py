@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from indus_lib import localisation, metrics, report, taxonomy
+from indus_lib import localisation, metrics, paired, report, taxonomy
 from indus_lib.episodes import Verdict
 from indus_lib.samples import Sample
 
@@ -77,11 +77,11 @@ def test_the_interval_over_products_is_that_of_their_means() -> None:
         episode(100 * n + 10 * label + i, bool(label), bool(label) == (i < right), category=name)
         for n, (name, right) in enumerate(shares.items()) for label in (0, 1) for i in range(10)
     ]  # fmt: skip
-    mean, (low, high) = metrics.category_mean(metrics.outcomes(every))
+    mean, (low, high), n = metrics.category_mean(metrics.outcomes(every))
     assert (mean, high) == (pytest.approx(0.7), pytest.approx(0.7 + 4.3027 * 0.1 / 3**0.5, abs=1e-4))
-    assert low == pytest.approx(1.4 - high)
+    assert (low, n) == (pytest.approx(1.4 - high), 3)
     same = [e for e in every if e.category == "a"]
-    assert metrics.category_mean(metrics.outcomes(same)) == (pytest.approx(0.6), None)
+    assert metrics.category_mean(metrics.outcomes(same)) == (pytest.approx(0.6), None, 1)
     again = [replace(e, category="z", sample_id=f"z{e.sample_id}") for e in same]
     low, high = metrics.category_mean(metrics.outcomes(same + again))[1]
     assert low < 0.6 < high  # two alike are not certain
@@ -91,7 +91,7 @@ def test_category_mean_differs_from_pooled() -> None:
     many = [episode(i, i % 2 == 0, i % 2 == 0, category="easy") for i in range(20)]  # all right
     few = [episode(100 + i, i % 2 == 0, i % 2 == 1, category="hard") for i in range(4)]  # all wrong
     data = metrics.outcomes(many + few)
-    assert metrics.category_mean(data) == (pytest.approx(0.5), (0.0, 1.0))  # two products tell nothing of a third
+    assert metrics.category_mean(data) == (pytest.approx(0.5), (0.0, 1.0), 2)  # two products tell nothing of a third
     assert metrics.value(data) == pytest.approx(20 / 24)
 
 
@@ -147,12 +147,12 @@ def test_paired_difference_is_tighter_than_two_intervals() -> None:
     a = run(0.9, 0.8, n=200)
     b = [replace(e, verdict=Verdict(not e.label)) if i % 20 < 2 else e for i, e in enumerate(a)]
     first, second = metrics.outcomes(a), metrics.outcomes(b)
-    found = metrics.paired_difference(first, second)
+    found = paired.paired_difference(first, second)
     assert found.value == pytest.approx(metrics.value(first) - metrics.value(second))
     assert found.ci[0] > 0
-    back = metrics.paired_difference(second, first)
+    back = paired.paired_difference(second, first)
     assert back.ci == pytest.approx((-found.ci[1], -found.ci[0]))
-    same = metrics.paired_difference(first, first)
+    same = paired.paired_difference(first, first)
     open_ = metrics.wilson(0, 200)[1]  # no image of either class differs: 0 of 200 leaves two points
     assert same.value == 0 and same.ci == pytest.approx((-open_, open_)) and 0.018 < open_ < 0.02
     nothing = metrics.outcomes([replace(e, verdict=None) for e in a])
@@ -162,15 +162,15 @@ def test_paired_difference_is_tighter_than_two_intervals() -> None:
 
 def test_pairs_must_be_the_same_samples() -> None:
     with pytest.raises(ValueError, match="same samples"):
-        metrics.paired_difference(metrics.outcomes(run(1, 1, n=5)), metrics.outcomes(run(1, 1, n=6)))
+        paired.paired_difference(metrics.outcomes(run(1, 1, n=5)), metrics.outcomes(run(1, 1, n=6)))
 
 
 def test_mcnemar_by_hand() -> None:
     right = [episode(i, True, True) for i in range(8)]
     worse = [episode(i, True, i >= 5) for i in range(8)]
-    only_a, only_b, p = metrics.mcnemar(metrics.outcomes(right), metrics.outcomes(worse))
+    only_a, only_b, p = paired.mcnemar(metrics.outcomes(right), metrics.outcomes(worse))
     assert (only_a, only_b) == (5, 0) and p == pytest.approx(2 * 0.5**5)
-    assert metrics.mcnemar(metrics.outcomes(right), metrics.outcomes(right))[2] == 1
+    assert paired.mcnemar(metrics.outcomes(right), metrics.outcomes(right))[2] == 1
 
 
 def test_margin_ranking_and_missing_margins() -> None:
@@ -258,3 +258,30 @@ def test_aupro_counts_regions_not_pixels() -> None:
 def test_summary_is_complete() -> None:
     found = report.summary(run(0.9, 0.7, tools=("crop",)))
     assert {"balanced_accuracy", "recall", "f1", "n_unparsed", "share", "seconds", "margin_auroc"} <= set(found)
+
+
+def test_a_set_that_is_sure_makes_no_average_unsure_nor_surer_than_it_is() -> None:
+    """Five sets of 40 and 40. Nothing wrong at all: each leaves open 0 of 40, their mean less by the root of five. One
+    error more never narrows it."""
+    sure = metrics.outcomes(run(1, 1, n=40))
+    spreads, sizes, open_ = [metrics.draws(sure)] * 5, [(40, 40)] * 5, metrics.wilson(0, 40)[1]
+    low, high = metrics.average_interval(spreads, sizes, 1.0)
+    assert (low, high) == (pytest.approx(1 - open_ / 5**0.5), 1.0)
+    other = metrics.outcomes(run(39 / 40, 1, n=40))
+    mean = (4 + metrics.value(other)) / 5
+    wider = metrics.average_interval([metrics.draws(other), *spreads[1:]], sizes, mean)
+    assert wider[0] < low < 1
+    both = metrics.average_interval([metrics.draws(other)] * 5, sizes, metrics.value(other))
+    assert both == pytest.approx(metrics.percentile_interval(metrics.draws(other)))  # widths of their own stay
+
+
+def test_p_of_several_seeds_is_of_each_images_mean() -> None:
+    """One seed: McNemar. Three alike seeds say no more than one: the images are as many."""
+    right = [episode(i, True, True) for i in range(8)]
+    worse = [episode(i, True, i >= 5) for i in range(8)]
+    exact = paired.p_value(metrics.outcomes(right), metrics.outcomes(worse))
+    assert exact == pytest.approx(2 * 0.5**5)
+    thrice = [metrics.outcomes([replace(e, seed=s) for s in range(3) for e in side]) for side in (right, worse)]
+    assert paired.p_value(*thrice) == pytest.approx(exact, abs=0.01)
+    assert paired.p_value(thrice[0], metrics.outcomes(worse)) == pytest.approx(exact, abs=0.01)  # three against one
+    assert paired.p_value(thrice[0], thrice[0]) == 1.0
