@@ -7,10 +7,12 @@ has been reduced to a small view.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import cv2
 import numpy as np
+from skimage.measure import regionprops
 
 from . import boxes
 from .samples import Box
@@ -24,6 +26,12 @@ WORK_SIDE = 140  # px (square root of the area) at which faint marks are sought;
 GAIN = 3.0  # deviations that give two thirds of full contrast; not in paper
 RANGE = 6.0  # grey levels the bilateral background averages over; not in paper
 
+LEAST = 0.3  # deviations from which a pixel of the map counts; not in paper
+NEAR = 3  # px of the map between pieces of one mark; not in paper
+SIZES = (("tiny", 12), ("small", 20), ("medium", 35))  # px of the map along the main axis up to which; not in paper
+LENGTHS = (("round", 1.6), ("oval", 2.6), ("long", 4.8))  # main axis / the other one up to which; not in paper
+SOLID = (("open", 0.35), ("ragged", 0.55))  # share of the hull up to which; not in paper
+RIVALS = (("first", 0.3), ("clear", 0.6), ("close", 0.8))  # the next one's mass / its own up to which; not in paper
 GRADES = (("low", 1.4), ("medium", 2.0), ("high", 3.0))  # deviations of the peak up to which; not in paper
 
 _TEXTS = {
@@ -50,7 +58,7 @@ def enhance(image: np.ndarray, method: str, region: Box | None = None) -> ToolRe
     patch = image[window[1] : window[3], window[0] : window[2]]
     patch = _reduced(patch)
     details: dict[str, object] = {"method": method}
-    strongest = None
+    found = None
     if method == "clahe":
         out = clahe(patch)
     elif method == "edges":
@@ -59,13 +67,16 @@ def enhance(image: np.ndarray, method: str, region: Box | None = None) -> ToolRe
         z = departure(patch)
         out = render(z, patch.shape[:2])
         details["peak"] = round(float(np.abs(z).max()), 2)
-        strongest = _strongest(z, window)
+        found = _strongest(z)
     final = boxes.to_relative(window, width, height)
     text = f"enhance {method} of [{','.join(map(str, final))}]: {_TEXTS[method]}"
-    if strongest is not None:
-        strength = rounded(10 * float(details["peak"]))  # type: ignore[arg-type]
-        grade = graded(float(details["peak"]), GRADES, "extreme")  # type: ignore[arg-type]
-        text += f", strongest at {boxes.coarse_text(strongest, width, height)}, strength {strength}, {grade}"
+    if found is not None:
+        peak = float(details["peak"])  # type: ignore[arg-type]
+        place = boxes.coarse_text(found.place(z.shape, window), width, height)
+        text += (
+            f", strongest at {place}, {found.words}, strength {rounded(10 * peak)}, {graded(peak, GRADES, 'extreme')}"
+        )
+        details |= {"form": found.words, "rivalled": round(found.rivalled, 2)}
     if method == "texture":  # which holds back what shows without it
         told, more = besides(image, window)
         text, details = f"{text}; {told}", details | more
@@ -177,21 +188,61 @@ def _coherent(z: np.ndarray, threshold: float = 1.2) -> np.ndarray:
     return sum(above * (mass / (mass + usual)).astype(np.float32)[labels] for above, labels, mass in parts)
 
 
-def _strongest(z: np.ndarray, window: tuple[int, int, int, int]) -> tuple[float, ...] | None:
-    """Pixel window of the component of the map with the largest mass; None where the map is flat."""
-    parts = [cv2.connectedComponentsWithStats((sign * z > 0.3).astype(np.uint8)) for sign in (1, -1)]
-    best, mass = None, 0.0
-    for _, labels, stats, _ in parts:
-        masses = np.bincount(labels.ravel(), np.abs(z).ravel(), len(stats))
-        masses[0] = 0
-        if masses.max() > mass:
-            best, mass = stats[int(masses.argmax())][:4], float(masses.max())
-    if best is None:
+@dataclass(frozen=True)
+class Departure:
+    """What departs most from a surface: pieces of one sign that lie close together.
+
+    Attributes:
+        box: (x, y, w, h) px of the map.
+        across: px of the map, its main axis; `longer`: that axis / the other one; `solid`: share of the hull that it
+            fills with the gaps between its pieces closed.
+        rivalled: Mass of the next one / its own.
+    """
+
+    box: tuple[int, int, int, int]
+    across: float
+    longer: float
+    solid: float
+    rivalled: float
+
+    @property
+    def words(self) -> str:
+        """`large ragged line, first`: a clean surface's strongest departure is one of many, short and without form."""
+        size, length = graded(self.across, SIZES, "large"), graded(self.longer, LENGTHS, "line")
+        body = graded(self.solid, SOLID, "solid")
+        return f"{size} {body} {length}, {graded(self.rivalled, RIVALS, 'many')}"
+
+    def place(self, shape: tuple[int, ...], window: tuple[int, int, int, int]) -> tuple[float, ...]:
+        """Pixel window of the image of which the map of this shape shows a window."""
+        x, y, w, h = self.box
+        scale_x, scale_y = (window[2] - window[0]) / shape[1], (window[3] - window[1]) / shape[0]
+        left, top = window[0] + x * scale_x, window[1] + y * scale_y
+        return left, top, left + w * scale_x, top + h * scale_y
+
+
+def _strongest(z: np.ndarray) -> Departure | None:
+    """The departure with the largest mass; None where the map is flat. A faint crack is a row of pieces: those of one
+    sign less than `NEAR` apart count as one."""
+    near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * NEAR + 1, 2 * NEAR + 1))
+    parts = []
+    for sign in (1, -1):
+        above = (sign * z > LEAST).astype(np.uint8)
+        _, labels = cv2.connectedComponents(cv2.dilate(above, near))
+        parts += [(float(np.abs(z[p.slice][p.image]).sum()), p) for p in regionprops(labels * above)]
+    if not parts:
         return None
-    x, y, w, h = best
-    scale_x, scale_y = (window[2] - window[0]) / z.shape[1], (window[3] - window[1]) / z.shape[0]
-    left, top = window[0] + x * scale_x, window[1] + y * scale_y
-    return left, top, left + w * scale_x, top + h * scale_y
+    mass, own = max(parts, key=lambda part: part[0])
+    top, left, bottom, right = own.bbox
+    others = [m for m, p in parts if not _touch(p.bbox, own.bbox)]  # its own fringe of the other sign is no rival
+    closed = regionprops(cv2.morphologyEx(np.pad(own.image.astype(np.uint8), NEAR), cv2.MORPH_CLOSE, near))[0]
+    long, wide = own.axis_major_length + 1, own.axis_minor_length + 1  # a pixel is not without width
+    box = (left, top, right - left, bottom - top)
+    return Departure(box, float(long), float(long / wide), float(closed.solidity), max(others, default=0.0) / mass)
+
+
+def _touch(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two boxes (top, left, bottom, right) are less than `NEAR` apart."""
+    return all(one[i] < other[i + 2] + NEAR and other[i] < one[i + 2] + NEAR for i in (0, 1))
 
 
 def render(z: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

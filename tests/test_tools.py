@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indus_lib import boxes, factory, images, readers, tools
+from indus_lib import boxes, factory, images, readers, tool_enhance, tools
 from indus_lib.row_blobs import find_blobs
 from indus_lib.tool_enhance import MAP_SIDE
 from indus_lib.tool_result import rounded
@@ -706,3 +706,49 @@ def test_all_tools_on_real_photographs(real_root, folder: str) -> None:
         assert all(r.images for r in results[:5])
         assert results[5].details["known"], sample.category
         assert max(results[0].images[0].shape[:2]) <= max(image.shape[:2])
+
+
+def _grainy(rng: np.random.Generator) -> np.ndarray:
+    return 150 + rng.normal(0, 4, (600, 700, 3))
+
+
+def test_a_faint_broken_line_is_one_mark_told_by_its_form() -> None:
+    """Twelve dashes, ten grey levels below a grain of four: pieces of one line; so many dabs apart are many."""
+    surface = _grainy(np.random.default_rng(0))
+    for k in range(12):
+        x, y = 150 + 30 * k, 200 + 12 * k
+        cv2.line(surface, (x, y), (x + 20, y + 8), (140.0, 140.0, 140.0), 5)
+    result = tools.run("enhance", {"method": "texture"}, surface.clip(0, 255).astype(np.uint8))
+    box = [int(v) for v in re.search(r"strongest at \[([\d,]+)\]", result.text)[1].split(",")]
+    truth = (1000 * 150 / 700, 1000 * 198 / 600, 1000 * 500 / 700, 1000 * 342 / 600)
+    assert boxes.best_iou(tuple(box), [truth]) > 0.6
+    assert re.search(r"\], large \w+ line, first, strength", result.text)
+
+
+def test_a_faint_disc_is_round_and_a_clean_surface_has_no_mark_of_its_own() -> None:
+    rng = np.random.default_rng(1)
+    disc = _grainy(rng)
+    cv2.circle(disc, (400, 300), 30, (140.0, 140.0, 140.0), -1)
+    found = tools.run("enhance", {"method": "texture"}, disc.clip(0, 255).astype(np.uint8))
+    assert (
+        re.search(r"\], \w+ \w+ (round|oval), (first|clear), strength", found.text) and found.details["rivalled"] < 0.6
+    )
+    dabs = _grainy(rng)
+    for x, y in ((120, 120), (560, 130), (140, 470), (550, 460), (350, 300)):
+        cv2.circle(dabs, (x, y), 12, (138.0, 138.0, 138.0), -1)
+    many = tools.run("enhance", {"method": "texture"}, dabs.clip(0, 255).astype(np.uint8))
+    assert many.details["rivalled"] > found.details["rivalled"] and many.details["rivalled"] > 0.6
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40), st.floats(0, 1))
+def test_the_strongest_departure_lies_in_the_map_and_has_a_form(seed, height, width, share) -> None:
+    rng = np.random.default_rng(seed)
+    z = (rng.normal(0, 2, (height, width)) * (rng.random((height, width)) < share)).astype(np.float32)
+    found = tool_enhance._strongest(z)
+    if found is None:
+        assert np.abs(z).max() <= tool_enhance.LEAST
+        return
+    x, y, w, h = found.box
+    assert 0 <= x < x + w <= width and 0 <= y < y + h <= height
+    assert 0 <= found.rivalled <= 1 and 0 < found.solid <= 1 and found.longer >= 1 and len(found.words.split()) == 4
