@@ -129,5 +129,5 @@ def ece_interval(episodes: Sequence[Episode]) -> tuple[float, float] | None:
         member = np.eye(BINS)[at] * (chance - label)[:, None]  # (n, bins)
         gaps = np.abs(drawn @ member).sum(axis=1) / drawn.sum(axis=1)
         found.append(gaps + np.abs(member.sum(axis=0)).sum() / len(chance) - gaps.mean())
-    low, high = np.percentile(np.mean(found, axis=0), [2.5, 97.5]).clip(0)
+    low, high = np.percentile(np.mean(found, axis=0), [2.5, 97.5]).clip(0, 1)
     return rounded(100 * float(low)), rounded(100 * float(high))
