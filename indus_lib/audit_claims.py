@@ -1,7 +1,8 @@
 """Claims of the paper against our own tables: supported, not supported, or not testable here.
 
 A claim "A beats B" is supported when the 95 % interval of our paired difference, averaged over the five data sets, lies
-above 0 (on every measured set of the claim when not all five were run). An interval that holds 0 does not support it.
+above 0 (on every measured set of the claim when not all five were run). An interval that holds 0 does not support it;
+where RL spoilt B, A must beat what B was before it, too.
 The smoke profile tests nothing: its model is random. Where RL itself does not show, no claim about its rewards and
 group sizes is supported; where half of a side's answers do not parse, its format was compared, and nothing is either.
 """

@@ -131,9 +131,8 @@ def _metric_rows(name: str, episodes: Sequence[Episode]) -> list[Row]:
     }
     rows += [replace(rows[0], column=c, value=percent(v), ci=None) for c, v in plain.items()]
     for metric, n in (("recall", data.n_anomalous), ("specificity", data.n_normal)):
-        rate, one = metrics.value(data, metric), len(data.seeds) == 1
-        bounds = None if rate is None or not one else metrics.wilson(round(rate * n), n)
-        bounds = bounds if one else metrics.interval(data, metric)
+        rate, several = metrics.value(data, metric), len(data.seeds) > 1
+        bounds = metrics.interval(data, metric) if rate is None or several else metrics.wilson(round(rate * n), n)
         rows.append(replace(rows[0], column=metric, value=percent(rate), ci=percents(bounds)))
     return rows
 

@@ -6,7 +6,7 @@ Conventions, all of them visible in the tables:
 - Balanced accuracy is pooled over a data set's categories (primary); category mean and raw accuracy stand beside it.
 - Several seeds: a metric is computed per seed and averaged; intervals resample samples (inside each class) and seeds.
   Of two or three seeds, resampling cannot show all that other seeds may do: each one's average stands in the tables.
-  They are about more images of these products; of other products the category mean's interval tells.
+  Intervals are about more images of these products; of other products the category mean's interval tells.
 - Where every sample falls alike, resampling has no width: the Wilson bound of 0 of n stands in.
 - Values are fractions 0..1, None where undefined (no sample of a class, no margins). Rounding belongs to the tables.
 """
